@@ -1,0 +1,94 @@
+package l3af
+
+import "time"
+
+// Revision is one applied state.
+type Revision struct {
+	Number int       `json:"revision"`
+	Time   time.Time `json:"time"`
+	By     string    `json:"by"` // who applied it: a user's name and uid
+	State  State     `json:"state"`
+	// Packages is the digest (sha256, hex) of the bytes each package
+	// reference stood for when the state was applied.
+	Packages map[string]string `json:"packages,omitempty"`
+}
+
+// The states of a chain or probe.
+const (
+	Running = "running"
+	Waiting = "waiting" // no such interface or network namespace yet
+	Failed  = "failed"  // Error says why; what ran before runs on
+)
+
+// Status is what a node runs, read back from the kernel.
+type Status struct {
+	Revision int           `json:"revision"`
+	Chains   []ChainStatus `json:"chains"`
+	Probes   []ProbeStatus `json:"probes"`
+	Errors   []string      `json:"errors"` // what concerns the node, not one chain
+}
+
+// ChainStatus is one hook. For a glob that matches nothing, Interface is the
+// glob and State is waiting.
+type ChainStatus struct {
+	Interface string          `json:"interface"`
+	Netns     string          `json:"netns,omitempty"`
+	Hook      HookKind        `json:"hook"`
+	Mode      Mode            `json:"mode,omitempty"`      // XDP: what it runs as, read back
+	ModeNote  string          `json:"mode_note,omitempty"` // why auto did not become native
+	State     string          `json:"state"`
+	Error     string          `json:"error,omitempty"`      // the whole trail, verifier log included
+	ID        string          `json:"id,omitempty"`         // of the chain that runs now
+	ProgramID uint32          `json:"program_id,omitempty"` // kernel ids
+	LinkID    uint32          `json:"link_id,omitempty"`
+	Segments  int             `json:"segments,omitempty"`
+	Programs  []ProgramStatus `json:"programs"`
+}
+
+// ProgramStatus is one program of a chain. Counts only ever grow while the
+// program stays in the chain, whatever else of the chain changes.
+type ProgramStatus struct {
+	Name     string             `json:"name"`
+	Package  string             `json:"package,omitempty"`
+	Linkage  string             `json:"linkage,omitempty"` // inlined
+	Packets  uint64             `json:"packets"`           // how often it ran
+	Verdicts map[Verdict]uint64 `json:"verdicts"`          // its return codes by name; none is 0
+}
+
+// ProbeStatus is one probe.
+type ProbeStatus struct {
+	Name      string `json:"name"`
+	Attach    string `json:"attach,omitempty"`
+	State     string `json:"state"`
+	Error     string `json:"error,omitempty"`
+	ID        string `json:"id,omitempty"`
+	ProgramID uint32 `json:"program_id,omitempty"`
+	LinkID    uint32 `json:"link_id,omitempty"`
+}
+
+// Step is one change that takes the machine nearer to its state.
+type Step struct {
+	Verb   string `json:"verb"`           // attach, replace, detach, write
+	Target string `json:"target"`         // xdp/eth0, or probe/exec
+	From   string `json:"from,omitempty"` // chain IDs
+	To     string `json:"to,omitempty"`
+	Error  string `json:"error,omitempty"`
+}
+
+// Applied is the answer to an apply, a rollback or a plan.
+type Applied struct {
+	Revision int    `json:"revision"` // the revision now in force
+	Changed  bool   `json:"changed"`  // false: the state was already this
+	Steps    []Step `json:"steps"`
+	// Failed names the hooks and probes that do not run as wanted.
+	Failed []Step `json:"failed,omitempty"`
+}
+
+// Event is one thing that happened on the node.
+type Event struct {
+	Time     time.Time `json:"time"`
+	Kind     string    `json:"kind"` // applied, step, failed, interface, log
+	Target   string    `json:"target,omitempty"`
+	Message  string    `json:"message"`
+	Revision int       `json:"revision,omitempty"`
+}
