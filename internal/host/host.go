@@ -1,0 +1,86 @@
+// Package host holds the words that node and kernel share: what a host has,
+// and what is to be put there.
+package host
+
+import (
+	"l3af"
+	"l3af/internal/chain"
+)
+
+// Target is a place where one program of ours runs: a hook or a probe.
+type Target struct {
+	Hook  l3af.Hook // zero for a probe
+	Probe string    // the probe's name; "" for a hook
+}
+
+// String gives "xdp/eth0" or "probe/exec".
+func (t Target) String() string {
+	if t.Probe != "" {
+		return "probe/" + t.Probe
+	}
+	return t.Hook.String()
+}
+
+// Interface is a network interface of a namespace.
+type Interface struct {
+	Name  string
+	Index int
+}
+
+// Attached is what the kernel has at one target, read back and never
+// remembered.
+type Attached struct {
+	Target Target
+	// ID is that of the chain that runs, from the program's name. It is ""
+	// when nothing runs: no link, or one whose interface is gone or is not the
+	// one the hook names now. Pins may be left then.
+	ID        string
+	Mode      l3af.Mode // XDP: what it runs as
+	ProgramID uint32
+	LinkID    uint32
+}
+
+// Load is what is wanted at one target.
+type Load struct {
+	Target   Target
+	Mode     l3af.Mode // XDP only; "" means auto
+	Chain    *chain.Chain
+	Contents []Contents
+}
+
+// Contents is what the document wants in one map.
+type Contents struct {
+	Member string
+	Map    string
+	// Full: the map holds Entries and nothing else (an array: zero elsewhere).
+	// Otherwise only Patches are wanted.
+	Full    bool
+	Entries []Entry
+	Patches []Patch
+}
+
+// Entry is one wanted entry, in the kernel's layout. Values of a per-CPU map
+// hold one value for each possible CPU, or a single one that is wanted on all.
+type Entry struct {
+	Key    []byte
+	Values [][]byte
+}
+
+// Patch is wanted bytes in the value of a data section (.data, .bss).
+type Patch struct {
+	Offset int
+	Data   []byte
+}
+
+// Result says what an attach became.
+type Result struct {
+	Mode l3af.Mode // XDP: native, generic or offload
+	Note string    // why auto did not become native
+}
+
+// Counts is what one chain counted since it was first attached to its target.
+type Counts struct {
+	ID       string // of the chain
+	MapID    uint32 // of the counter map: never used again before the next boot
+	Programs []chain.Count
+}

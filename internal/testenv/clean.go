@@ -1,0 +1,122 @@
+package testenv
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// Objects are the ids of the programs, maps and links in the kernel.
+type Objects struct {
+	Programs map[ebpf.ProgramID]bool
+	Maps     map[ebpf.MapID]bool
+	Links    map[link.ID]bool
+}
+
+// List reads the ids of every program, map and link of the machine.
+func List(t testing.TB) Objects {
+	t.Helper()
+	o := Objects{map[ebpf.ProgramID]bool{}, map[ebpf.MapID]bool{}, map[link.ID]bool{}}
+	for id, err := ebpf.ProgramGetNextID(0); ; id, err = ebpf.ProgramGetNextID(id) {
+		if errors.Is(err, os.ErrNotExist) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		o.Programs[id] = true
+	}
+	for id, err := ebpf.MapGetNextID(0); ; id, err = ebpf.MapGetNextID(id) {
+		if errors.Is(err, os.ErrNotExist) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		o.Maps[id] = true
+	}
+	it := new(link.Iterator)
+	defer it.Close()
+	for it.Next() {
+		o.Links[it.ID] = true
+	}
+	if err := it.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// Clean checks when the test ends that no program, map, link or descriptor
+// is left that was not there before. Call it first in a test, so that it runs
+// after all other clean-ups.
+func Clean(t testing.TB) {
+	t.Helper()
+	Root(t)
+	before, fds := List(t), descriptors()
+	t.Cleanup(func() {
+		// The kernel frees objects after a grace period, and descriptors
+		// that nobody holds are closed by the garbage collector.
+		var left []string
+		for range 50 {
+			runtime.GC()
+			if left = before.left(List(t)); len(left) == 0 && descriptors() <= fds {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		for _, l := range left {
+			t.Errorf("left behind: %s", l)
+		}
+		if n := descriptors(); n > fds {
+			t.Errorf("left behind: %d descriptors", n-fds)
+			entries, _ := os.ReadDir("/proc/self/fd")
+			for _, e := range entries {
+				to, _ := os.Readlink("/proc/self/fd/" + e.Name())
+				t.Logf("fd %s: %s", e.Name(), to)
+			}
+		}
+	})
+}
+
+func (o Objects) left(now Objects) []string {
+	var left []string
+	for id := range now.Programs {
+		if !o.Programs[id] {
+			name := ""
+			if p, err := ebpf.NewProgramFromID(id); err == nil {
+				if info, err := p.Info(); err == nil {
+					name = info.Name
+				}
+				p.Close()
+			}
+			left = append(left, fmt.Sprintf("program %d %s", id, name))
+		}
+	}
+	for id := range now.Maps {
+		if !o.Maps[id] {
+			name := ""
+			if m, err := ebpf.NewMapFromID(id); err == nil {
+				if info, err := m.Info(); err == nil {
+					name = info.Name
+				}
+				m.Close()
+			}
+			left = append(left, fmt.Sprintf("map %d %s", id, name))
+		}
+	}
+	for id := range now.Links {
+		if !o.Links[id] {
+			left = append(left, fmt.Sprintf("link %d", id))
+		}
+	}
+	return left
+}
+
+func descriptors() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	return len(entries)
+}
