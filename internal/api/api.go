@@ -1,0 +1,271 @@
+// Package api serves a node over HTTP: the API of docs and clients, its
+// OpenAPI description, and metrics.
+//
+// On the unix socket root and the members of one group may write, everybody
+// may read. Over TCP nobody may write.
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"l3af"
+)
+
+// Node is the machine that is served.
+type Node interface {
+	// Apply makes s the state of the node. ifRevision is the revision that must
+	// be in force, -1 for any. Errors: [*l3af.InvalidError], [*l3af.ConflictError].
+	Apply(ctx context.Context, s *l3af.State, by string, ifRevision int) (*l3af.Applied, error)
+	// Plan says what Apply would do, and changes nothing.
+	Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error)
+	// Rollback applies an old revision again; 0 is the one before the current.
+	Rollback(ctx context.Context, to int, by string, ifRevision int) (*l3af.Applied, error)
+	Status(ctx context.Context) (*l3af.Status, error)
+	// Current is the revision in force, nil before the first apply.
+	Current() *l3af.Revision
+	// Revisions are those kept, newest first.
+	Revisions() ([]l3af.Revision, error)
+	// Events sends what happened lately, then what happens until ctx ends.
+	Events(ctx context.Context) <-chan l3af.Event
+}
+
+// Options of a [Server]. The zero value is good.
+type Options struct {
+	Log     *slog.Logger // nil: none
+	Metrics *Metrics     // nil: new ones
+	Group   string       // whose members may write; "": l3af
+}
+
+// Server is the API of one node.
+type Server struct {
+	node      Node
+	log       *slog.Logger
+	group     string
+	metrics   http.Handler
+	mux       *http.ServeMux
+	keepAlive time.Duration // between comments of an event stream
+}
+
+// New returns the API of a node. A request that did not come through
+// [Server.Serve] can only read.
+func New(node Node, opts Options) *Server {
+	s := &Server{node: node, log: opts.Log, group: opts.Group, mux: http.NewServeMux(), keepAlive: 15 * time.Second}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.group == "" {
+		s.group = "l3af"
+	}
+	if opts.Metrics == nil {
+		opts.Metrics = NewMetrics("")
+	}
+	s.metrics = opts.Metrics.handler(node, s.log)
+	methods := make(map[string]map[string]Route)
+	for _, r := range Routes() {
+		if methods[r.Path] == nil {
+			methods[r.Path] = make(map[string]Route)
+		}
+		methods[r.Path][r.Method] = r
+	}
+	for path, routes := range methods {
+		s.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { s.dispatch(w, r, routes) })
+	}
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		s.fail(w, r, &Problem{Status: http.StatusNotFound, Code: CodeNotFound,
+			Detail: "there is nothing at " + r.URL.Path, Hint: "/openapi.json describes what there is"})
+	})
+	return s
+}
+
+// ServeHTTP answers one request. A panic costs the request, not the daemon.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	rec := &recorder{ResponseWriter: w}
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.log.Error("panic", "request", r.Method+" "+r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+			if rec.status != 0 {
+				panic(http.ErrAbortHandler) // the client must not take half an answer for a whole one
+			}
+			s.fail(rec, r, &Problem{Status: http.StatusInternalServerError, Code: CodeInternal,
+				Detail: "the request met a bug of l3afd", Hint: "the log of l3afd has the details"})
+		}
+		level := slog.LevelDebug
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			level = slog.LevelInfo
+		}
+		s.log.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path,
+			"status", rec.status, "by", peerOf(r.Context()).String(), "duration", time.Since(start))
+	}()
+	h := rec.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	s.mux.ServeHTTP(rec, r)
+}
+
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, routes map[string]Route) {
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	route, ok := routes[method]
+	if !ok {
+		var allow []string
+		for m := range routes {
+			allow = append(allow, m)
+			if m == http.MethodGet {
+				allow = append(allow, http.MethodHead)
+			}
+		}
+		slices.Sort(allow)
+		w.Header().Set("Allow", strings.Join(allow, ", "))
+		s.fail(w, r, &Problem{Status: http.StatusMethodNotAllowed, Code: CodeMethodNotAllowed,
+			Detail: fmt.Sprintf("%s does not take %s", r.URL.Path, r.Method), Hint: "it takes " + strings.Join(allow, ", ")})
+		return
+	}
+	if route.Write {
+		if p := peerOf(r.Context()).mayWrite(s.group); p != nil {
+			s.fail(w, r, p)
+			return
+		}
+	}
+	if err := route.handle(s, w, r); err != nil {
+		s.fail(w, r, err)
+	}
+}
+
+// fail answers with a problem.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	p := problemOf(err)
+	if p.Status >= 500 {
+		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	if p.Status == http.StatusRequestEntityTooLarge || p.Status == http.StatusForbidden && r.ContentLength != 0 {
+		w.Header().Set("Connection", "close") // the rest of the body stays unread
+	}
+	s.respond(w, p.Status, "application/problem+json", p)
+}
+
+// writeTimeout is how long a client may take to read an answer.
+const writeTimeout = 30 * time.Second
+
+// respond writes v as JSON.
+func (s *Server) respond(w http.ResponseWriter, status int, contentType string, v any) error {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write answer: %w", err)
+	}
+	w.Header().Set("Content-Type", contentType)
+	deadline(w, writeTimeout)
+	w.WriteHeader(status)
+	if _, err := w.Write(body.Bytes()); err != nil {
+		s.log.Debug("client went away", "error", err)
+	}
+	return nil
+}
+
+// deadline bounds the writing of an answer from now on.
+func deadline(w http.ResponseWriter, d time.Duration) {
+	// Only connections have deadlines, not the recorders of tests.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d))
+}
+
+// recorder remembers whether and how a request was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// The codes of problems.
+const (
+	CodeInvalid              = "invalid"                // 400 cannot be read, 422 has mistakes
+	CodeForbidden            = "forbidden"              // 403
+	CodeNotFound             = "not_found"              // 404
+	CodeMethodNotAllowed     = "method_not_allowed"     // 405
+	CodeConflict             = "conflict"               // 409 another apply is under way
+	CodePreconditionFailed   = "precondition_failed"    // 412 If-Match names another revision
+	CodeTooLarge             = "too_large"              // 413
+	CodeUnsupportedMediaType = "unsupported_media_type" // 415
+	CodeInternal             = "internal"               // 500
+	CodeUnhealthy            = "unhealthy"              // 503
+)
+
+// Codes lists every code.
+func Codes() []string {
+	return []string{CodeInvalid, CodeForbidden, CodeNotFound, CodeMethodNotAllowed, CodeConflict, CodePreconditionFailed,
+		CodeTooLarge, CodeUnsupportedMediaType, CodeInternal, CodeUnhealthy}
+}
+
+// Problem is what an answer other than success says (RFC 9457).
+type Problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Code   string `json:"code"`
+	Detail string `json:"detail"` // the whole trail of the cause
+	Hint   string `json:"hint,omitempty"`
+	// Mistakes are all there are in the document.
+	Mistakes []l3af.Mistake `json:"mistakes,omitempty"`
+	// CurrentRevision is the one in force, of codes conflict and precondition_failed.
+	CurrentRevision *int `json:"current_revision,omitempty"`
+}
+
+func (p *Problem) Error() string { return p.Detail }
+
+// problemOf says an error in the words of HTTP.
+func problemOf(err error) *Problem {
+	var p *Problem
+	var invalid *l3af.InvalidError
+	var conflict *l3af.ConflictError
+	switch {
+	case errors.As(err, &p):
+	case errors.As(err, &invalid):
+		p = &Problem{Status: http.StatusUnprocessableEntity, Code: CodeInvalid, Mistakes: invalid.Mistakes}
+	case errors.As(err, &conflict) && conflict.Busy:
+		p = &Problem{Status: http.StatusConflict, Code: CodeConflict, CurrentRevision: &conflict.Current, Hint: "try again"}
+	case errors.As(err, &conflict):
+		p = &Problem{Status: http.StatusPreconditionFailed, Code: CodePreconditionFailed, CurrentRevision: &conflict.Current,
+			Hint: "look at the state that is in force now, then apply again"}
+	case errors.Is(err, l3af.ErrNotFound):
+		p = &Problem{Status: http.StatusNotFound, Code: CodeNotFound}
+	case errors.Is(err, l3af.ErrForbidden):
+		p = &Problem{Status: http.StatusForbidden, Code: CodeForbidden}
+	default:
+		p = &Problem{Status: http.StatusInternalServerError, Code: CodeInternal}
+	}
+	if p.Detail == "" {
+		p.Detail = err.Error()
+	}
+	p.Title = http.StatusText(p.Status)
+	return p
+}

@@ -1,0 +1,171 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// graceful is how long requests under way may take when the daemon stops.
+	graceful = 10 * time.Second
+	// maxConns bounds the connections of one user or remote address, so that
+	// nobody but root can use up the descriptors of the daemon.
+	maxConns = 64
+)
+
+// Listen makes the unix socket of the daemon: mode 0666, because the API asks
+// who is there, in a directory that is made with mode 0755 if it is missing.
+// The socket of a daemon that is gone is replaced, that of one that lives is
+// not.
+func Listen(path string) (net.Listener, error) {
+	l, err := listen(path)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	return l, nil
+}
+
+func listen(path string) (net.Listener, error) {
+	if n := len(unix.RawSockaddrUnix{}.Path); len(path) >= n {
+		return nil, fmt.Errorf("the path of a socket can have %d bytes, this has %d", n-1, len(path))
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() != os.ModeSocket:
+		return nil, errors.New("there is a file that is not a socket")
+	default:
+		c, err := net.DialTimeout("unix", path, time.Second)
+		if err == nil {
+			c.Close()
+			return nil, errors.New("another l3afd listens there")
+		}
+		if !errors.Is(err, unix.ECONNREFUSED) {
+			return nil, fmt.Errorf("there is a socket: %w", err)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o666); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Serve answers what comes in on l until ctx ends, and closes l. Event streams
+// end then, other requests may finish.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ConnContext: func(base context.Context, c net.Conn) context.Context {
+			p := c.(*conn).peer
+			p.stopping = ctx.Done()
+			return context.WithValue(base, peerKey{}, p)
+		},
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		grace, cancel := context.WithTimeout(context.Background(), graceful)
+		defer cancel()
+		if err := srv.Shutdown(grace); err != nil {
+			s.log.Warn("requests cut off", "error", err)
+			srv.Close()
+		}
+	})
+	err := srv.Serve(&listener{Listener: l, log: s.log, count: make(map[string]int)})
+	if stop() { // it was not ctx
+		srv.Close()
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	<-stopped
+	return nil
+}
+
+// listener tells each connection's peer, and refuses those that have too many.
+type listener struct {
+	net.Listener
+	log   *slog.Logger
+	mu    sync.Mutex
+	count map[string]int // connections by user or remote address; root is not counted
+}
+
+type conn struct {
+	net.Conn
+	peer *peer
+	once sync.Once
+	gone func()
+}
+
+func (c *conn) Close() error {
+	c.once.Do(c.gone)
+	return c.Conn.Close()
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		p, err := identify(c)
+		if err != nil {
+			l.log.Warn("connection refused", "error", err)
+			c.Close()
+			continue
+		}
+		key := ""
+		switch {
+		case !p.local:
+			key, _, _ = net.SplitHostPort(p.remote)
+		case p.uid != 0:
+			key = "uid " + strconv.FormatUint(uint64(p.uid), 10)
+		}
+		if key == "" {
+			return &conn{Conn: c, peer: p, gone: func() {}}, nil
+		}
+		l.mu.Lock()
+		n := l.count[key]
+		if n < maxConns {
+			l.count[key]++
+		}
+		l.mu.Unlock()
+		if n >= maxConns {
+			l.log.Debug("connection refused: too many", "peer", key)
+			c.Close()
+			continue
+		}
+		return &conn{Conn: c, peer: p, gone: func() {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.count[key]--; l.count[key] == 0 {
+				delete(l.count, key)
+			}
+		}}, nil
+	}
+}
