@@ -34,7 +34,6 @@ const (
 	DestOptions = 60
 	ProtoDCCP   = 33
 	ProtoSCTP   = 132
-	Mobility    = 135
 	ProtoUDPL   = 136
 )
 

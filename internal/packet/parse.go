@@ -23,8 +23,11 @@ type Info struct {
 	Payload  []byte // of layer 4 when Ports, else what follows the IP headers
 }
 
-// The most extension headers that Parse follows.
-const maxExtensions = 8
+// The most extension headers that Parse follows, and the most bytes of them.
+const (
+	maxExtensions     = 8
+	maxExtensionBytes = 512
+)
 
 var (
 	errShort     = errors.New("truncated")
@@ -102,10 +105,11 @@ func (p *Info) ip6(b []byte) error {
 	}
 	next := b[6]
 	b = b[40:min(40+int(binary.BigEndian.Uint16(b[4:])), len(b))]
+	left := maxExtensionBytes
 	for range maxExtensions {
 		var n int
 		switch next {
-		case HopByHop, Routing, DestOptions, Mobility, FragmentHdr, Auth:
+		case HopByHop, Routing, DestOptions, FragmentHdr, Auth:
 			if len(b) < 8 {
 				return errShort
 			}
@@ -126,10 +130,13 @@ func (p *Info) ip6(b []byte) error {
 		if len(b) < n {
 			return errShort
 		}
+		if left -= n; left < 0 {
+			return fmt.Errorf("more than %d bytes of extension headers: %w", maxExtensionBytes, errMalformed)
+		}
 		next, b = b[0], b[n:]
 	}
 	switch next {
-	case HopByHop, Routing, DestOptions, Mobility, FragmentHdr, Auth:
+	case HopByHop, Routing, DestOptions, FragmentHdr, Auth:
 		return fmt.Errorf("more than %d extension headers: %w", maxExtensions, errMalformed)
 	}
 	return p.layer4(next, 0, b)

@@ -196,6 +196,18 @@ func isStruct(t btf.Type) bool {
 	return ok
 }
 
+// isPrefix tells a prefix, wherever it is: a struct of a 4-byte integer named
+// prefixlen and an address.
+func isPrefix(c context, t *btf.Struct) bool {
+	if len(t.Members) != 2 || t.Size != 8 && t.Size != 20 {
+		return false
+	}
+	length, addr := &t.Members[0], &t.Members[1]
+	i, ok := underlying(length.Type).(*btf.Int)
+	return ok && i.Size == 4 && length.Name == "prefixlen" && length.Offset == 0 && length.BitfieldSize == 0 &&
+		addr.Offset == 32 && addr.BitfieldSize == 0 && addressSize(c, addr.Type) == int(t.Size)-4
+}
+
 // prefix writes "10.0.0.0/8", or an address for itself alone.
 func (e *encoder) prefix(c context, s string, out []byte) {
 	size := len(out) - 4

@@ -101,8 +101,19 @@ func (d *decoder) value(c context, t btf.Type, b []byte) any {
 	case *btf.Array:
 		return d.array(c, t, b)
 	case *btf.Struct:
+		if c.prefix {
+			if s, ok := trieText(c, t, b); ok {
+				return s
+			}
+		}
 		if addressSize(c, t) != 0 {
 			return addressText(c, b)
+		}
+		if isPrefix(c, t) {
+			if s, ok := trieText(c, t, b); ok {
+				return s
+			}
+			c.trie = true
 		}
 		m := map[string]any{}
 		d.members(c, t.Members, b, m)

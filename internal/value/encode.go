@@ -65,9 +65,22 @@ func (e *encoder) value(c context, t btf.Type, v any, out []byte) {
 	case *btf.Array:
 		e.array(c, t, v, out)
 	case *btf.Struct:
+		if c.prefix && !c.trie {
+			e.lpm(c, t, v, out)
+			return
+		}
 		if s, ok := v.(string); ok && addressSize(c, t) != 0 {
 			e.address(c, s, out)
 			return
+		}
+		if isPrefix(c, t) {
+			c.trie = true
+			if s, ok := v.(string); ok {
+				if in, ok := trieData(c, t, len(out)-4); ok {
+					e.prefix(in, s, out)
+					return
+				}
+			}
 		}
 		if kernels[t.Name] {
 			e.fail(c, "leave it out", "struct %s is the kernel's own", t.Name)

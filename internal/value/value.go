@@ -18,7 +18,8 @@
 //   - struct: a map. Members left out are zero. Those of an anonymous struct
 //     or union are written as if they were the outer one's.
 //   - union: a map with one member, or an address for the member of its size.
-//   - key of an LPM trie: a prefix or address, or a map of the members.
+//   - key of an LPM trie, and a struct of prefixlen (4 bytes, in the machine's
+//     byte order) and an address: a prefix or address, or a map of the members.
 //
 // Integers are in the machine's byte order except where the type or the caller
 // says network byte order: a typedef named __be16, __be32 or __be64, the decl
@@ -42,6 +43,7 @@ import (
 const (
 	TagNetwork  = "l3af:be"       // integers in network byte order
 	TagV4Mapped = "l3af:v4mapped" // IPv4 addresses as ::ffff:a.b.c.d
+	TagPrefix   = "l3af:prefix"   // a struct in the form of the key of an LPM trie
 )
 
 // Options say what BTF does not.
@@ -140,6 +142,7 @@ type context struct {
 	network bool // integers in network byte order
 	mapped  bool // IPv4 as ::ffff:a.b.c.d
 	trie    bool // top of the key of an LPM trie
+	prefix  bool // a struct in the form of such a key
 	depth   int
 }
 
@@ -150,12 +153,15 @@ func (c context) tagged(tags []string) context {
 			c.network = true
 		case TagV4Mapped:
 			c.mapped = true
+		case TagPrefix:
+			c.prefix = true
 		}
 	}
 	return c
 }
 
 func (c context) member(m *btf.Member) context {
+	c.prefix = false
 	in := c.tagged(m.Tags)
 	in.depth++
 	in.trie = c.trie && m.Offset == 0
