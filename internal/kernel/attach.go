@@ -1,0 +1,231 @@
+package kernel
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"l3af"
+	"l3af/internal/chain"
+	"l3af/internal/host"
+)
+
+// Attach makes the target run load.Chain. Maps are made, or adopted with what
+// is in them, and get their wanted contents; the program is loaded and
+// verified; then one atomic update of the target's link switches it over. A
+// link is made and pinned where none runs: at first, after the interface was
+// made anew, and for a change of XDP mode, the one change with a gap.
+//
+// On error what ran runs on and nothing new is left. The error is
+// [os.ErrNotExist] when the interface or its namespace is not there; it holds
+// the whole log of the verifier when that rejects the program.
+func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error) {
+	if err := check(load); err != nil {
+		return host.Result{}, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return host.Result{}, err
+	}
+	defer k.loaded()
+	var res host.Result
+	err := within(load.Target.Hook.Netns, func() (err error) {
+		res, err = k.attach(ctx, load)
+		return err
+	})
+	if err != nil {
+		return host.Result{}, err
+	}
+	return res, nil
+}
+
+func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, err error) {
+	t := load.Target
+	if err := k.recover(t); err != nil {
+		return res, err
+	}
+	var dev *device
+	if t.Probe == "" {
+		if dev, err = findDevice(t.Hook.Interface); err != nil {
+			return res, err
+		}
+	}
+	maps, err := k.openMaps(load)
+	if err != nil {
+		return res, err
+	}
+	defer maps.Close()
+
+	mode, offloadTo := load.Mode, 0
+	if mode == "" {
+		mode = l3af.Auto
+	}
+	if mode == l3af.Offload {
+		offloadTo = dev.index
+	}
+	prog, err := loadProgram(load, maps, offloadTo)
+	if err != nil {
+		if mode == l3af.Offload {
+			err = fmt.Errorf("offload: the kernel refuses the program for %s (%s must be able to run it; the modes native and generic run it on the CPU): %w",
+				dev.name, dev.driver(), err)
+		}
+		return res, err
+	}
+	defer prog.Close()
+	if err := ctx.Err(); err != nil {
+		return res, err
+	}
+
+	// From here on others see what we do.
+	defer func() {
+		if err != nil {
+			maps.unpin()
+			k.pruneTarget(t)
+		}
+	}()
+	if err := maps.write(); err != nil {
+		return res, err
+	}
+	if err := os.MkdirAll(k.path(t), 0o700); err != nil {
+		return res, fmt.Errorf("make directory for pins: %w", err)
+	}
+	if err := maps.pin(); err != nil {
+		return res, err
+	}
+	if t.Probe != "" {
+		return res, k.attachProbe(t, load.Chain.Attach, prog)
+	}
+	return k.attachHook(t, dev, mode, prog)
+}
+
+// TestLoad is Attach without any effect: maps and program are made, verified
+// and closed.
+func (k *Kernel) TestLoad(load host.Load) error {
+	if err := check(load); err != nil {
+		return err
+	}
+	defer k.loaded()
+	test := func() error {
+		maps, err := k.openMaps(load)
+		if err != nil {
+			return err
+		}
+		defer maps.Close()
+		p, err := loadProgram(load, maps, 0)
+		if err != nil {
+			return err
+		}
+		return p.Close()
+	}
+	return k.at(load.Target, func(*device) error { return test() })
+}
+
+// Write makes the target's maps hold what the document wants and returns how
+// many entries it changed. The target must run the chain: its maps are there.
+func (k *Kernel) Write(t host.Target, c *chain.Chain, contents []host.Contents) (int, error) {
+	if err := check(host.Load{Target: t, Chain: c}); err != nil {
+		return 0, err
+	}
+	wanted, err := byMap(c, contents)
+	if err != nil {
+		return 0, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	changed := 0
+	write := func() error {
+		for i := range c.Maps {
+			m := &c.Maps[i]
+			if wanted[m] == nil {
+				continue
+			}
+			n, err := k.writeMap(t, c, m, wanted[m])
+			changed += n
+			if err != nil {
+				return fmt.Errorf("%s: %w", title(m), err)
+			}
+		}
+		return nil
+	}
+	return changed, within(t.Hook.Netns, write)
+}
+
+func (k *Kernel) writeMap(t host.Target, c *chain.Chain, m *chain.Map, want *host.Contents) (int, error) {
+	path := k.mapPath(t, c.ID, m)
+	if _, err := os.Lstat(path); err != nil {
+		return 0, err
+	}
+	o := openMap{Map: m, path: path}
+	if err := o.open(); err != nil {
+		return 0, err
+	}
+	defer o.m.Close()
+	return writeContents(o.m, want)
+}
+
+// Detach takes the target's link away; traffic flows on without the chain. No
+// link is no error.
+func (k *Kernel) Detach(t host.Target) error {
+	if err := checkTarget(t); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.detach(t)
+}
+
+func (k *Kernel) detach(t host.Target) error {
+	for _, name := range []string{newLinkPin, linkPin} {
+		if err := k.unlink(filepath.Join(k.path(t), name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Tidy removes every pin of the target that does not belong to keep, and
+// directories that are empty then. Counters stay: [Kernel.DropCounts] removes
+// them. With keep nil everything goes, link and counters included.
+func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
+	if err := checkTarget(t); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if keep == nil {
+		if err := k.detach(t); err != nil {
+			return err
+		}
+		if err := removePins(k.path(t)); err != nil {
+			return err
+		}
+		k.prune(filepath.Dir(k.path(t)))
+		return nil
+	}
+	if err := k.recover(t); err != nil {
+		return err
+	}
+	var kept []string
+	for i := range keep.Maps {
+		if keep.Maps[i].Pinned {
+			kept = append(kept, k.mapPath(t, keep.ID, &keep.Maps[i]))
+		}
+	}
+	maps := filepath.Join(k.path(t), "maps")
+	for _, member := range k.entries(maps) {
+		for _, name := range k.entries(filepath.Join(maps, member)) {
+			path := filepath.Join(maps, member, name)
+			if slices.Contains(kept, path) {
+				continue
+			}
+			if err := removePins(path); err != nil {
+				return err
+			}
+		}
+	}
+	k.pruneTarget(t)
+	return nil
+}

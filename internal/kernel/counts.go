@@ -1,0 +1,154 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+
+	"l3af/internal/chain"
+	"l3af/internal/host"
+)
+
+// Counts reads every pinned counter map of the target: the running chain's,
+// and those of replaced chains that were not dropped yet. Counts of replaced
+// chains are final: it waits until no CPU runs them any more.
+func (k *Kernel) Counts(t host.Target) ([]host.Counts, error) {
+	if err := checkTarget(t); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(k.path(t), "counters")
+	names := k.entries(dir)
+	if len(names) == 0 {
+		return nil, nil
+	}
+	running, err := k.runningID(t)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if name != escape(running) {
+			waitForPrograms()
+			break
+		}
+	}
+	var list []host.Counts
+	for _, name := range names {
+		id, ok := unescape(name)
+		if !ok {
+			k.log.Debug("not ours", "path", filepath.Join(dir, name))
+			continue
+		}
+		c, err := readCounts(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // dropped meanwhile
+		}
+		if err != nil {
+			// One that cannot be read must not hide the others.
+			k.log.Warn("read counters", "target", t.String(), "chain", id, "error", err)
+			continue
+		}
+		c.ID = id
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// runningID is the ID of the chain that runs at the target, "" for none.
+func (k *Kernel) runningID(t host.Target) (id string, err error) {
+	err = k.at(t, func(dev *device) error {
+		p, err := k.openRunning(k.linkPath(t), t, dev)
+		if err != nil || p == nil {
+			return err
+		}
+		defer p.Close()
+		name, err := programName(p.info.Program)
+		if err == nil {
+			id, _ = chainID(name)
+		}
+		return err
+	})
+	return id, err
+}
+
+func readCounts(path string) (host.Counts, error) {
+	m, err := ebpf.LoadPinnedMap(path, &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return host.Counts{}, err
+	}
+	defer m.Close()
+	if m.Type() != ebpf.PerCPUArray || m.MaxEntries() != 1 {
+		return host.Counts{}, fmt.Errorf("%s holds no counters", path)
+	}
+	info, err := m.Info()
+	if err != nil {
+		return host.Counts{}, err
+	}
+	id, _ := info.ID()
+	handle, err := m.Handle()
+	if err != nil {
+		return host.Counts{}, fmt.Errorf("describe counters: %w", err)
+	}
+	defer handle.Close()
+	spec, err := handle.Spec(nil)
+	if err != nil {
+		return host.Counts{}, fmt.Errorf("describe counters: %w", err)
+	}
+	var layout *btf.Struct
+	if err := spec.TypeByName(chain.CountersType, &layout); err != nil {
+		return host.Counts{}, fmt.Errorf("describe counters: %w", err)
+	}
+	all, err := m.LookupBytes(uint32(0))
+	if err != nil {
+		return host.Counts{}, err
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return host.Counts{}, err
+	}
+	perCPU := make([][]byte, cpus)
+	for i := range perCPU {
+		stride := len(all) / cpus
+		perCPU[i] = all[i*stride:][:m.ValueSize()]
+	}
+	programs, err := chain.ReadCounts(layout, perCPU)
+	if err != nil {
+		return host.Counts{}, err
+	}
+	return host.Counts{MapID: uint32(id), Programs: programs}, nil
+}
+
+// DropCounts removes the counters of one replaced chain. Nothing there is no
+// error.
+func (k *Kernel) DropCounts(t host.Target, id string) error {
+	if err := checkTarget(t); err != nil {
+		return err
+	}
+	if id == "" {
+		return errors.New("drop counters: no chain ID")
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := os.Remove(k.counterPath(t, id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("drop counters: %w", err)
+	}
+	k.pruneTarget(t)
+	return nil
+}
+
+// waitForPrograms returns when every program that was replaced before has
+// ended on every CPU: programs run inside an RCU read-side critical section,
+// and MEMBARRIER_CMD_GLOBAL is synchronize_rcu (kernel/sched/membarrier.c).
+func waitForPrograms() {
+	const global = 1
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
+		// Refused where CPUs are isolated (nohz_full).
+		time.Sleep(100 * time.Millisecond)
+	}
+}

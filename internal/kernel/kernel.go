@@ -1,0 +1,94 @@
+// Package kernel is the only package that changes the kernel: it loads
+// programs, makes and fills their maps, attaches them to hooks and kernel
+// events, pins what must outlive the daemon, and reads back what runs.
+//
+// It remembers nothing: bpffs and the kernel say what is there. One directory
+// of bpffs belongs to one Kernel at a time.
+//
+//	DIR/hooks/[NETNS:]IFACE/KIND/link              the bpf_link, which holds the program
+//	DIR/hooks/[NETNS:]IFACE/KIND/maps/MEMBER/MAP   the maps of the chain's programs
+//	DIR/hooks/[NETNS:]IFACE/KIND/counters/ID       the counters of the chain ID
+//	DIR/probes/NAME/…                              the same of a probe
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kernel changes the kernel for the targets whose pins are in one directory.
+// Its methods may be called from several goroutines.
+type Kernel struct {
+	root string // the bpffs directory
+	log  *slog.Logger
+	boot string
+	dir  *os.File // root, locked
+
+	// mu keeps changes apart. Readers look at the kernel without it: every
+	// change leaves the pins in a state they understand.
+	mu sync.Mutex
+
+	// idle gives memory back when nothing was loaded for a while.
+	idle *time.Timer
+}
+
+// New takes a directory of bpffs into use. It is made, and bpffs mounted, if
+// they are not there. What a crash left half done in it is put in order.
+//
+// It fails when another Kernel uses the directory.
+func New(bpffs string, log *slog.Logger) (*Kernel, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return nil, fmt.Errorf("read boot id: %w", err)
+	}
+	k := &Kernel{log: log, boot: strings.TrimSpace(string(boot))}
+	if k.root, err = mountBpffs(bpffs, log); err != nil {
+		return nil, err
+	}
+	// O_RDONLY is enough for flock(2), which ends with the process.
+	if k.dir, err = os.Open(k.root); err != nil {
+		return nil, fmt.Errorf("open bpffs directory: %w", err)
+	}
+	if err := unix.Flock(int(k.dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		k.dir.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s is in use by another l3afd (stop it, or choose another -bpffs)", k.root)
+		}
+		return nil, fmt.Errorf("lock %s: %w", k.root, err)
+	}
+	k.idle = time.AfterFunc(time.Hour, debug.FreeOSMemory)
+	k.idle.Stop()
+	for _, t := range k.targets() {
+		if err := k.recover(t); err != nil {
+			log.Warn("put a target in order", "target", t.String(), "error", err)
+		}
+	}
+	return k, nil
+}
+
+// Close gives the directory free for another Kernel. What runs runs on.
+func (k *Kernel) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.idle.Stop()
+	return k.dir.Close()
+}
+
+// Boot is the machine's boot id: ids of maps, programs and links are unique
+// within one boot.
+func (k *Kernel) Boot() string { return k.boot }
+
+// loaded is called after programs were loaded. That takes tens of megabytes
+// for a moment: the kernel's type information for CO-RE, the verifier's log.
+func (k *Kernel) loaded() { k.idle.Reset(2 * time.Second) }

@@ -1,0 +1,194 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"l3af/internal/chain"
+	"l3af/internal/host"
+)
+
+// mapSet is the open maps of a chain.
+type mapSet struct {
+	list   []openMap
+	pinned []string // paths that this call pinned
+}
+
+type openMap struct {
+	*chain.Map
+	m    *ebpf.Map
+	path string // "" for read-only data
+	made bool   // by this call
+	want *host.Contents
+}
+
+// title names a map in messages.
+func title(m *chain.Map) string {
+	if m.Member == "" {
+		return "counters"
+	}
+	return "map " + m.Member + "/" + m.Name
+}
+
+// openMaps opens the pinned maps of a chain and makes the ones that are not
+// there, not yet pinned, with the contents they are wanted to have. Nothing
+// that others see changes.
+func (k *Kernel) openMaps(load host.Load) (*mapSet, error) {
+	s := &mapSet{}
+	wanted, err := byMap(load.Chain, load.Contents)
+	if err != nil {
+		return nil, err
+	}
+	for i := range load.Chain.Maps {
+		m := &load.Chain.Maps[i]
+		o := openMap{Map: m, want: wanted[m]}
+		if m.Pinned {
+			o.path = k.mapPath(load.Target, load.Chain.ID, m)
+		}
+		if err := o.open(); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("%s: %w", title(m), err)
+		}
+		s.list = append(s.list, o)
+		if o.made && o.want != nil {
+			if _, err := writeContents(o.m, o.want); err != nil {
+				s.Close()
+				return nil, fmt.Errorf("%s: %w", title(m), err)
+			}
+		}
+	}
+	return s, nil
+}
+
+// byMap finds the map that each contents are for.
+func byMap(c *chain.Chain, contents []host.Contents) (map[*chain.Map]*host.Contents, error) {
+	wanted := map[*chain.Map]*host.Contents{}
+	for i := range contents {
+		want := &contents[i]
+		var found *chain.Map
+		for j := range c.Maps {
+			if m := &c.Maps[j]; m.Member == want.Member && m.Name == want.Map && m.Member != "" {
+				found = m
+			}
+		}
+		switch {
+		case found == nil:
+			return nil, fmt.Errorf("map %s/%s: contents for a map that the chain does not have", want.Member, want.Map)
+		case !found.Pinned:
+			return nil, fmt.Errorf("%s: contents for read-only data", title(found))
+		case wanted[found] != nil:
+			return nil, fmt.Errorf("%s: contents twice", title(found))
+		}
+		wanted[found] = want
+	}
+	return wanted, nil
+}
+
+// open adopts the map pinned at o.path, or makes one.
+func (o *openMap) open() error {
+	if o.Spec == nil {
+		return errors.New("no specification")
+	}
+	spec := o.Spec.Copy()
+	spec.Pinning = ebpf.PinNone // where maps are pinned is our business
+	if o.path != "" {
+		m, err := ebpf.LoadPinnedMap(o.path, nil)
+		switch {
+		case err == nil:
+			if err := spec.Compatible(m); err != nil {
+				m.Close()
+				return fmt.Errorf("the pinned map has another shape: %w (to keep its contents, give the program another name; else remove the program, apply, and add it again)", err)
+			}
+			o.m = m
+			return nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return fmt.Errorf("open pin: %w", err)
+		}
+	}
+	m, err := ebpf.NewMap(spec)
+	if err != nil {
+		return err
+	}
+	if o.path == "" {
+		if err := freeze(m); err != nil {
+			m.Close()
+			return err
+		}
+	}
+	o.m, o.made = m, true
+	return nil
+}
+
+// freeze makes read-only data constant, so that the verifier knows its values.
+func freeze(m *ebpf.Map) error {
+	info, err := m.Info()
+	if err != nil {
+		return err
+	}
+	if info.Frozen() || m.Flags()&unix.BPF_F_RDONLY_PROG == 0 {
+		return nil
+	}
+	return m.Freeze()
+}
+
+// bind makes the instructions refer to the maps. A map that no instruction
+// refers to is no error: its pin keeps it.
+func (s *mapSet) bind(insns asm.Instructions) error {
+	for _, o := range s.list {
+		if err := insns.AssociateMap(o.Ref, o.m); err != nil && !errors.Is(err, asm.ErrUnreferencedSymbol) {
+			return fmt.Errorf("%s: %w", title(o.Map), err)
+		}
+	}
+	return nil
+}
+
+// write gives the adopted maps the contents they are wanted to have.
+func (s *mapSet) write() error {
+	for _, o := range s.list {
+		if o.made || o.want == nil {
+			continue
+		}
+		if _, err := writeContents(o.m, o.want); err != nil {
+			return fmt.Errorf("%s: %w", title(o.Map), err)
+		}
+	}
+	return nil
+}
+
+// pin pins the maps that were made.
+func (s *mapSet) pin() error {
+	for _, o := range s.list {
+		if !o.made || o.path == "" {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(o.path), 0o700); err != nil {
+			return fmt.Errorf("%s: pin: %w", title(o.Map), err)
+		}
+		if err := o.m.Pin(o.path); err != nil {
+			return fmt.Errorf("%s: pin: %w", title(o.Map), err)
+		}
+		s.pinned = append(s.pinned, o.path)
+	}
+	return nil
+}
+
+// unpin takes pin back.
+func (s *mapSet) unpin() {
+	for _, path := range s.pinned {
+		_ = os.Remove(path)
+	}
+	s.pinned = nil
+}
+
+func (s *mapSet) Close() {
+	for _, o := range s.list {
+		o.m.Close()
+	}
+}

@@ -1,0 +1,197 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"l3af"
+	"l3af/internal/chain"
+	"l3af/internal/host"
+)
+
+const (
+	linkPin = "link"
+	// newLinkPin is the name of a link until it takes the place of the old one.
+	newLinkPin = "link-new"
+)
+
+// escape makes any name one path component: bpffs refuses names with a dot
+// (bpf_lookup in kernel/bpf/inode.c), and no name may have a slash. Bytes
+// outside [A-Za-z0-9_:@-] become %XX.
+func escape(name string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(name) {
+		if c := name[i]; plain(c) {
+			b.WriteByte(c)
+		} else {
+			b.Write([]byte{'%', hex[c>>4], hex[c&15]})
+		}
+	}
+	return b.String()
+}
+
+// unescape is the inverse of escape. It refuses what escape does not give.
+func unescape(s string) (string, bool) {
+	digit := func(c byte) int { return strings.IndexByte("0123456789ABCDEF", c) }
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if plain(c) {
+			b = append(b, c)
+			continue
+		}
+		if c != '%' || i+2 >= len(s) {
+			return "", false
+		}
+		hi, lo := digit(s[i+1]), digit(s[i+2])
+		if c = byte(hi<<4 | lo); hi < 0 || lo < 0 || plain(c) {
+			return "", false
+		}
+		b = append(b, c)
+		i += 2
+	}
+	return string(b), true
+}
+
+func plain(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("_:@-", c) >= 0
+}
+
+// path is the directory of a target's pins.
+func (k *Kernel) path(t host.Target) string {
+	if t.Probe != "" {
+		return filepath.Join(k.root, "probes", escape(t.Probe))
+	}
+	at := t.Hook.Interface
+	if t.Hook.Netns != "" {
+		at = t.Hook.Netns + ":" + at
+	}
+	return filepath.Join(k.root, "hooks", escape(at), string(t.Hook.Kind))
+}
+
+func (k *Kernel) linkPath(t host.Target) string { return filepath.Join(k.path(t), linkPin) }
+
+func (k *Kernel) counterPath(t host.Target, id string) string {
+	return filepath.Join(k.path(t), "counters", escape(id))
+}
+
+func (k *Kernel) mapPath(t host.Target, id string, m *chain.Map) string {
+	if m.Member == "" {
+		return k.counterPath(t, id)
+	}
+	return filepath.Join(k.path(t), "maps", escape(m.Member), escape(m.Name))
+}
+
+// targets lists every target that has a directory. What else is there is not
+// ours and passed over.
+func (k *Kernel) targets() []host.Target {
+	var list []host.Target
+	add := func(t host.Target, dir string) {
+		// Another spelling of a target's directory is not ours.
+		if t != (host.Target{}) && checkTarget(t) == nil && k.path(t) == dir {
+			list = append(list, t)
+		} else {
+			k.log.Debug("not ours", "path", dir)
+		}
+	}
+	hooks := filepath.Join(k.root, "hooks")
+	for _, at := range k.subdirs(hooks) {
+		var h l3af.Hook
+		h.Interface, _ = unescape(at)
+		// No interface has a colon in its name; namespaces may.
+		if i := strings.LastIndexByte(h.Interface, ':'); i >= 0 {
+			h.Netns, h.Interface = h.Interface[:i], h.Interface[i+1:]
+		}
+		for _, kind := range k.subdirs(filepath.Join(hooks, at)) {
+			h.Kind = l3af.HookKind(kind)
+			add(host.Target{Hook: h}, filepath.Join(hooks, at, kind))
+		}
+	}
+	probes := filepath.Join(k.root, "probes")
+	for _, name := range k.subdirs(probes) {
+		probe, _ := unescape(name)
+		add(host.Target{Probe: probe}, filepath.Join(probes, name))
+	}
+	return list
+}
+
+// subdirs lists the directories in dir; none when it is not there.
+func (k *Kernel) subdirs(dir string) []string {
+	return slices.DeleteFunc(k.entries(dir), func(name string) bool {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		if err == nil && !info.IsDir() {
+			k.log.Debug("not ours", "path", filepath.Join(dir, name))
+		}
+		return err != nil || !info.IsDir()
+	})
+}
+
+// entries lists what is in dir; nothing when it is not a directory.
+func (k *Kernel) entries(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+		k.log.Warn("read bpffs", "error", err)
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names
+}
+
+// checkTarget refuses a target that has no place under bpffs.
+func checkTarget(t host.Target) error {
+	if t.Probe != "" {
+		if t.Hook != (l3af.Hook{}) {
+			return errors.New("a target is a hook or a probe, not both")
+		}
+		return nil
+	}
+	if !slices.Contains(l3af.HookKinds(), t.Hook.Kind) {
+		return fmt.Errorf("unknown hook %q", t.Hook.Kind)
+	}
+	if t.Hook.Netns != "" {
+		if _, err := netnsPath(t.Hook.Netns); err != nil {
+			return err
+		}
+	}
+	return checkInterface(t.Hook.Interface)
+}
+
+// removePins removes a file or a tree of pins. Nothing there is no error.
+func removePins(path string) error {
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("unpin: %w", err)
+	}
+	return nil
+}
+
+// prune removes dir and the directories above it that are empty, up to the
+// root.
+func (k *Kernel) prune(dir string) {
+	for dir != k.root && strings.HasPrefix(dir, k.root+"/") {
+		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// pruneTarget removes the empty directories of a target.
+func (k *Kernel) pruneTarget(t host.Target) {
+	maps := filepath.Join(k.path(t), "maps")
+	for _, member := range k.subdirs(maps) {
+		_ = os.Remove(filepath.Join(maps, member)) // fails when not empty
+	}
+	_ = os.Remove(maps)
+	_ = os.Remove(filepath.Join(k.path(t), "counters"))
+	k.prune(k.path(t))
+}

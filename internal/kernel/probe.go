@@ -1,0 +1,52 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"l3af/internal/host"
+)
+
+// attachProbe binds prog to a kernel event. The new link runs before the old
+// one goes, so no event is missed; for that moment one may be seen by both.
+func (k *Kernel) attachProbe(t host.Target, attach string, prog *ebpf.Program) error {
+	l, err := k.openProbe(attach, prog)
+	if err != nil {
+		return fmt.Errorf("attach %s: %w", attach, err)
+	}
+	defer l.Close()
+	return k.switchPin(t, l)
+}
+
+func (k *Kernel) openProbe(attach string, prog *ebpf.Program) (link.Link, error) {
+	kind, event, _ := strings.Cut(attach, "/")
+	switch kind {
+	case "tracepoint":
+		group, name, ok := strings.Cut(event, "/")
+		if !ok {
+			return nil, errors.New("want tracepoint/GROUP/NAME")
+		}
+		// Before the library looks for it: it looks only once.
+		if err := mountTracefs(k.log); err != nil {
+			return nil, err
+		}
+		l, err := link.Tracepoint(group, name, prog, nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w (`ls /sys/kernel/tracing/events` shows which tracepoints this kernel has)", os.ErrNotExist)
+		}
+		return l, err
+	case "raw_tracepoint":
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: event, Program: prog})
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w (the name of a tracepoint without its group)", err)
+		}
+		return l, err
+	}
+	return nil, errors.New("want tracepoint/GROUP/NAME or raw_tracepoint/NAME")
+}
