@@ -1,0 +1,212 @@
+package chain
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+
+	"l3af"
+	"l3af/internal/testenv"
+)
+
+func TestMain(m *testing.M) { os.Exit(testenv.Wrap(m).Run()) }
+
+var objects sync.Map
+
+// object gives a copy of a test object, which the test may change.
+func object(t testing.TB, name string) *ebpf.CollectionSpec {
+	t.Helper()
+	spec, ok := objects.Load(name)
+	if !ok {
+		s, err := ebpf.LoadCollectionSpec("testdata/" + name + ".bpf.o")
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec, _ = objects.LoadOrStore(name, s)
+	}
+	return spec.(*ebpf.CollectionSpec).Copy()
+}
+
+func objectOf(kind l3af.HookKind) string {
+	if kind == l3af.XDP {
+		return "xdp"
+	}
+	return "tc"
+}
+
+// set gives a global variable of an object its value.
+func set(t testing.TB, spec *ebpf.CollectionSpec, name string, value any) {
+	t.Helper()
+	v := spec.Variables[name]
+	if v == nil {
+		t.Fatalf("no variable %s", name)
+	}
+	if err := v.Set(value); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// withoutBTF makes an object what its source gives when compiled without -g.
+func withoutBTF(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
+	spec.Types = nil
+	for _, p := range spec.Programs {
+		for i := range p.Instructions {
+			ins := &p.Instructions[i]
+			meta := asm.Metadata{}
+			ref, sym := ins.Reference(), ins.Symbol()
+			ins.Metadata = meta
+			if ref != "" {
+				*ins = ins.WithReference(ref)
+			}
+			if sym != "" {
+				*ins = ins.WithSymbol(sym)
+			}
+		}
+	}
+	return spec
+}
+
+// loaded is a program in the kernel with its maps by their Ref.
+type loaded struct {
+	*ebpf.Program
+	maps map[string]*ebpf.Map
+}
+
+func (l *loaded) Close() {
+	if l.Program != nil {
+		l.Program.Close()
+	}
+	for _, m := range l.maps {
+		m.Close()
+	}
+}
+
+// bind loads a chain as the kernel package does: maps first, then the program.
+func bind(c *Chain) (_ *loaded, err error) {
+	l := &loaded{maps: map[string]*ebpf.Map{}}
+	defer func() {
+		if err != nil {
+			l.Close()
+		}
+	}()
+	program := c.Program.Copy()
+	for _, m := range c.Maps {
+		if l.maps[m.Ref], err = ebpf.NewMap(m.Spec); err != nil {
+			delete(l.maps, m.Ref)
+			return nil, fmt.Errorf("map %s: %w", m.Ref, err)
+		}
+		if err := program.Instructions.AssociateMap(m.Ref, l.maps[m.Ref]); err != nil {
+			return nil, err
+		}
+	}
+	l.Program, err = ebpf.NewProgram(program)
+	return l, err
+}
+
+func load(t testing.TB, c *Chain) *loaded {
+	t.Helper()
+	l, err := bind(c)
+	if verifier := (*ebpf.VerifierError)(nil); errors.As(err, &verifier) {
+		t.Fatalf("%+v", verifier)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+// alone loads one program by itself, by the library's own means.
+func alone(m Member) (*loaded, error) {
+	program := m.Spec.Programs[m.Entry].Copy()
+	spec := &ebpf.CollectionSpec{
+		Maps:      map[string]*ebpf.MapSpec{},
+		Programs:  map[string]*ebpf.ProgramSpec{m.Entry: program},
+		Variables: map[string]*ebpf.VariableSpec{},
+		Types:     m.Spec.Types,
+		ByteOrder: m.Spec.ByteOrder,
+	}
+	if program.Type == ebpf.SchedCLS && program.AttachType == ebpf.AttachNone {
+		program.AttachType = ebpf.AttachTCXIngress
+	}
+	for _, ins := range program.Instructions {
+		if ms := m.Spec.Maps[ins.Reference()]; ins.IsLoadFromMap() && ms != nil {
+			spec.Maps[ins.Reference()] = ms.Copy()
+		}
+	}
+	for name, v := range m.Spec.Variables {
+		if spec.Maps[v.SectionName] != nil {
+			spec.Variables[name] = v
+		}
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, err
+	}
+	l := &loaded{coll.DetachProgram(m.Entry), map[string]*ebpf.Map{}}
+	for name := range coll.Maps {
+		l.maps[ref(m.Name, name)] = coll.DetachMap(name)
+	}
+	coll.Close()
+	return l, nil
+}
+
+// compose fails the test if the members cannot be composed.
+func compose(t testing.TB, kind l3af.HookKind, members ...Member) *Chain {
+	t.Helper()
+	c, err := Compose(kind, members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// assembled is a member made of instructions.
+func assembled(name string, typ ebpf.ProgramType, ins ...asm.Instruction) Member {
+	return Member{Name: name, Entry: name, Spec: &ebpf.CollectionSpec{
+		Programs: map[string]*ebpf.ProgramSpec{name: {Name: name, Type: typ, License: "GPL", Instructions: ins}},
+	}}
+}
+
+// counts reads the counters of a chain as the kernel package does.
+func counts(t testing.TB, l *loaded) []Count {
+	t.Helper()
+	m := l.maps[CountersRef]
+	h, err := m.Handle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	spec, err := h.Spec(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st *btf.Struct
+	if err := spec.TypeByName(CountersType, &st); err != nil {
+		t.Fatal(err)
+	}
+	var values [][]byte
+	if err := m.Lookup(uint32(0), &values); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadCounts(st, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// withoutBTFUnlessCORE strips an object whose program can do without.
+func withoutBTFUnlessCORE(spec *ebpf.CollectionSpec, entry string) *ebpf.CollectionSpec {
+	for _, ins := range spec.Programs[entry].Instructions {
+		if btf.CORERelocationMetadata(&ins) != nil {
+			return spec
+		}
+	}
+	return withoutBTF(spec)
+}

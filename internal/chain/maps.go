@@ -1,0 +1,130 @@
+package chain
+
+import (
+	"bytes"
+	"cmp"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+)
+
+// maxMaps is how many maps one program may use (MAX_USED_MAPS).
+const maxMaps = 64
+
+// ref is the symbol of a member's map in its chain.
+func ref(member, name string) string { return member + "/" + name }
+
+// findMaps lists the maps that the reached code refers to, and makes it refer
+// to them by their names in the chain.
+func (p *part) findMaps() error {
+	seen := map[string]bool{}
+	for _, f := range p.funcs {
+		for i := range f.ins {
+			ins := &f.ins[i]
+			if !ins.IsLoadFromMap() {
+				continue
+			}
+			name := ins.Reference()
+			spec := p.Spec.Maps[name]
+			switch {
+			case ins.Map() != nil:
+				return refuse(p.Name, "%s is bound to a map of the kernel already", f.name)
+			case name == "" && ins.Src == asm.PseudoMapValue:
+				// Which one is the library's secret, so the ID could not tell.
+				return refuse(p.Name, "%s reads kernel configuration (extern __kconfig)", f.name)
+			case spec == nil:
+				return refuse(p.Name, "the object has no map %q", name)
+			}
+			*ins = ins.WithReference(ref(p.Name, name))
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			m, err := p.takeMap(name, spec)
+			if err != nil {
+				return err
+			}
+			p.maps = append(p.maps, m)
+		}
+	}
+	slices.SortFunc(p.maps, func(a, b Map) int { return cmp.Compare(a.Name, b.Name) })
+	return nil
+}
+
+// takeMap copies a map's spec, with the object's variables in its contents.
+func (p *part) takeMap(name string, spec *ebpf.MapSpec) (Map, error) {
+	m := Map{Ref: ref(p.Name, name), Member: p.Name, Name: name, Spec: spec.Copy(), Pinned: !constant(name)}
+	// Where a map is pinned is the host's affair.
+	m.Spec.Pinning = ebpf.PinNone
+	if m.Spec.Extra != nil {
+		extra, err := io.ReadAll(m.Spec.Extra)
+		if err != nil || len(bytes.Trim(extra, "\x00")) > 0 {
+			return m, refuse(p.Name, "the definition of map %s is longer than known", name)
+		}
+		m.Spec.Extra = nil
+	}
+	switch spec.Type {
+	case ebpf.StructOpsMap:
+		return m, refuse(p.Name, "map %s is of the type %v", name, spec.Type)
+	case ebpf.ProgramArray, ebpf.ArrayOfMaps, ebpf.HashOfMaps:
+		if len(spec.Contents) > 0 {
+			return m, refuse(p.Name, "map %s (%v) is filled by the object with other maps or programs", name, spec.Type)
+		}
+	}
+	if err := p.setVariables(&m); err != nil {
+		return m, err
+	}
+	return m, nil
+}
+
+// setVariables writes the values of the object's variables into the contents
+// of their section, as loading the whole object would.
+func (p *part) setVariables(m *Map) error {
+	var data []byte
+	for _, v := range p.Spec.Variables {
+		if v.SectionName != m.Name {
+			continue
+		}
+		if data == nil {
+			was, ok := []byte(nil), len(m.Spec.Contents) == 1
+			if ok {
+				was, ok = m.Spec.Contents[0].Value.([]byte)
+			}
+			if !ok {
+				return refuse(p.Name, "section %s has no contents for the variable %s", m.Name, v.Name)
+			}
+			data = bytes.Clone(was)
+		}
+		if uint64(v.Offset)+uint64(len(v.Value)) > uint64(len(data)) {
+			return refuse(p.Name, "variable %s exceeds its section %s", v.Name, m.Name)
+		}
+		copy(data[v.Offset:], v.Value)
+	}
+	if data != nil {
+		m.Spec.Contents = []ebpf.MapKV{{Key: m.Spec.Contents[0].Key, Value: data}}
+	}
+	return nil
+}
+
+// constant says whether a data section is read-only: part of the program.
+func constant(section string) bool { return strings.HasPrefix(section, ".rodata") }
+
+// gatherMaps lists the maps of all programs and checks the kernel's limit.
+func gatherMaps(parts []*part, more ...Map) ([]Map, error) {
+	var all []Map
+	for _, p := range parts {
+		all = append(all, p.maps...)
+	}
+	all = append(all, more...)
+	if len(all) > maxMaps {
+		of := "its programs"
+		if len(more) > 0 {
+			of = "its programs and its counters"
+		}
+		return nil, refuse("", "the chain needs %d maps for %s; the kernel allows a program %d", len(all), of, maxMaps)
+	}
+	return all, nil
+}

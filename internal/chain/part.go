@@ -1,0 +1,181 @@
+package chain
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+
+	"l3af"
+)
+
+// RefusedError says why programs cannot be composed.
+type RefusedError struct {
+	Member string // "" when no single one is to blame
+	Reason string
+}
+
+func (e *RefusedError) Error() string {
+	if e.Member == "" {
+		return "cannot compose: " + e.Reason
+	}
+	return fmt.Sprintf("cannot compose %s: %s", e.Member, e.Reason)
+}
+
+func refuse(member, format string, args ...any) error {
+	return &RefusedError{member, fmt.Sprintf(format, args...)}
+}
+
+// The kernel's program flags that matter here (BPF_F_* in linux/bpf.h).
+const (
+	flagXDPHasFrags     = 1 << 5
+	flagXDPDevBoundOnly = 1 << 6
+)
+
+// part is one program, taken apart.
+type part struct {
+	Member
+	program *ebpf.ProgramSpec
+	codes   []int32 // of Proceed
+	funcs   []function
+	maps    []Map  // by name
+	types   []byte // BTF of the object, where the program has CO-RE relocations
+}
+
+// take looks a member up in its object and takes it apart. It is for programs
+// of every kind.
+func take(m Member) (*part, error) {
+	if m.Name == "" {
+		return nil, refuse("", "a program has no name")
+	}
+	if len(identifier(m.Name)) > maxIdentifier {
+		return nil, refuse(m.Name, "the name is too long: %d bytes as an identifier, of %d", len(identifier(m.Name)), maxIdentifier)
+	}
+	if m.Spec == nil {
+		return nil, refuse(m.Name, "no object")
+	}
+	p := &part{Member: m, program: m.Spec.Programs[m.Entry]}
+	if p.program == nil {
+		var have []string
+		for name := range m.Spec.Programs {
+			have = append(have, name)
+		}
+		slices.Sort(have)
+		return nil, refuse(m.Name, "the object has no program %q (it has: %s)", m.Entry, strings.Join(have, ", "))
+	}
+	if bo := p.program.ByteOrder; bo != nil && bo.Uint16([]byte{1, 0}) != binary.NativeEndian.Uint16([]byte{1, 0}) {
+		return nil, refuse(m.Name, "the object is %v, this machine is not", bo)
+	}
+	if p.program.Ifindex != 0 || p.program.Flags&flagXDPDevBoundOnly != 0 {
+		return nil, refuse(m.Name, "the program is bound to one device")
+	}
+	if p.program.AttachTarget != nil {
+		return nil, refuse(m.Name, "the program replaces or traces another program")
+	}
+	fns, err := functions(p.program.Instructions)
+	if err != nil {
+		return nil, refuse(m.Name, "%v", err)
+	}
+	p.funcs = fns
+	if err := p.findMaps(); err != nil {
+		return nil, err
+	}
+	if err := p.findTypes(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// forHook checks that a program can be part of a chain at a hook.
+func (p *part) forHook(kind l3af.HookKind) error {
+	want, types := ebpf.SchedCLS, []ebpf.AttachType{
+		ebpf.AttachNone, ebpf.AttachTCXIngress, ebpf.AttachTCXEgress, ebpf.AttachNetkitPrimary, ebpf.AttachNetkitPeer,
+	}
+	if kind == l3af.XDP {
+		want, types = ebpf.XDP, []ebpf.AttachType{ebpf.AttachNone, ebpf.AttachXDP}
+	}
+	if p.program.Type != want {
+		return refuse(p.Name, "%s is a %v program, the hook %s runs %v", p.Entry, p.program.Type, kind, want)
+	}
+	if !slices.Contains(types, p.program.AttachType) {
+		return refuse(p.Name, "%s is made for %v, which the hook %s is not", p.Entry, p.program.AttachType, kind)
+	}
+	if other := p.program.Flags &^ flagXDPHasFrags; other != 0 {
+		return refuse(p.Name, "%s has the program flags %#x, which a chain cannot have", p.Entry, other)
+	}
+	if len(p.Proceed) == 0 {
+		p.Proceed = kind.DefaultProceed()
+	}
+	p.Proceed = slices.Clone(p.Proceed)
+	for i, v := range p.Proceed {
+		code, ok := kind.Code(v)
+		if !ok {
+			return refuse(p.Name, "the hook %s has no verdict %q", kind, v)
+		}
+		if slices.Contains(p.Proceed[:i], v) {
+			return refuse(p.Name, "proceeds twice on %s", v)
+		}
+		p.codes = append(p.codes, code)
+	}
+	return p.spliceable()
+}
+
+// spliceable refuses what would leave the chain by another way than an exit
+// of the entry function.
+func (p *part) spliceable() error {
+	for _, f := range p.funcs {
+		for _, ins := range f.ins {
+			switch mode := ins.OpCode.Mode(); {
+			case ins.IsBuiltinCall() && ins.Constant == int64(asm.FnTailCall):
+				return refuse(p.Name, "%s makes a tail call, which would skip the rest of the chain", f.name)
+			case ins.IsKfuncCall() && ins.Reference() == "bpf_throw":
+				return refuse(p.Name, "%s throws an exception, which would skip the rest of the chain", f.name)
+			case ins.OpCode.Class() == asm.LdClass && (mode == asm.AbsMode || mode == asm.IndMode):
+				return refuse(p.Name, "%s uses BPF_LD_ABS or BPF_LD_IND, which end a program whose packet is too short, and the chain with it", f.name)
+			}
+		}
+	}
+	return nil
+}
+
+// findTypes keeps the object's BTF if the program has CO-RE relocations: what
+// they become depends on its types.
+func (p *part) findTypes() error {
+	needed := false
+	for _, f := range p.funcs {
+		for i := range f.ins {
+			needed = needed || btf.CORERelocationMetadata(&f.ins[i]) != nil
+		}
+	}
+	if !needed {
+		return nil
+	}
+	if p.Spec.Types == nil {
+		return refuse(p.Name, "has CO-RE relocations and no BTF")
+	}
+	var types []btf.Type
+	for t, err := range p.Spec.Types.All() {
+		if err != nil {
+			return refuse(p.Name, "read its BTF: %v", err)
+		}
+		types = append(types, t)
+	}
+	var err error
+	if p.types, err = wire(types...); err != nil {
+		return refuse(p.Name, "encode its BTF: %v", err)
+	}
+	return nil
+}
+
+// wire encodes types, the same ones always to the same bytes.
+func wire(types ...btf.Type) ([]byte, error) {
+	b, err := btf.NewBuilder(types, nil)
+	if err != nil {
+		return nil, err
+	}
+	return b.Marshal(nil, nil)
+}
