@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -187,13 +188,8 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	cause := err
-	var op *net.OpError
-	if errors.As(err, &op) {
-		cause = op.Err
-	}
-	var call interface{ Unwrap() error }
-	if errors.As(cause, &call) && call.Unwrap() != nil {
-		cause = call.Unwrap() // connect: no such file or directory
+	if sys := (*os.SyscallError)(nil); errors.As(err, &sys) {
+		cause = sys.Err
 	}
 	e := &Error{Detail: fmt.Sprintf("cannot reach l3afd at %s: %v", c.socket(), cause), Err: err}
 	switch {

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -153,10 +154,27 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if p.Status >= 500 {
 		s.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
-	if p.Status == http.StatusRequestEntityTooLarge || p.Status == http.StatusForbidden && r.ContentLength != 0 {
-		w.Header().Set("Connection", "close") // the rest of the body stays unread
-	}
+	drain(w, r)
 	s.respond(w, p.Status, "application/problem+json", p)
+}
+
+// drain takes what a client still sends, within bounds, because many clients
+// read no answer before they have sent all. One that asked first is told at
+// once.
+func drain(w http.ResponseWriter, r *http.Request) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	if r.Header.Get("Expect") == "" {
+		ctl := http.NewResponseController(w)
+		_ = ctl.SetReadDeadline(time.Now().Add(drainTimeout)) // recorders of tests have none
+		_, err := io.CopyN(io.Discard, r.Body, 4*maxBody)
+		_ = ctl.SetReadDeadline(time.Time{})
+		if errors.Is(err, io.EOF) {
+			return
+		}
+	}
+	w.Header().Set("Connection", "close")
 }
 
 // writeTimeout is how long a client may take to read an answer.

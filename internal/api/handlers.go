@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	maxBody     = 16 << 20         // bytes
-	bodyTimeout = 30 * time.Second // for the client to send it
+	maxBody      = 16 << 20         // bytes
+	bodyTimeout  = 30 * time.Second // for the client to send it
+	drainTimeout = 5 * time.Second  // for what nobody wants
 )
 
 func (s *Server) getState(w http.ResponseWriter, r *http.Request) error {
@@ -145,7 +146,7 @@ func mediaType(r *http.Request) error {
 		parsed, _, err := mime.ParseMediaType(t)
 		sub := parsed[strings.LastIndexAny(parsed, "/+")+1:]
 		switch {
-		case err == nil && (sub == "json" || sub == "yaml" || sub == "x-yaml"):
+		case err == nil && sub != parsed && (sub == "json" || sub == "yaml" || sub == "x-yaml"):
 		case parsed == "text/plain", parsed == "application/octet-stream", parsed == "application/x-www-form-urlencoded":
 		default:
 			return &Problem{Status: http.StatusUnsupportedMediaType, Code: CodeUnsupportedMediaType,

@@ -1,0 +1,168 @@
+// Package apitest has a node for tests of the API and of its client, which
+// keeps revisions and touches nothing.
+package apitest
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"l3af"
+)
+
+// Node implements api.Node in memory. The fields may be set before it is used.
+type Node struct {
+	Report l3af.Status // what Status says, but the revision
+	Err    error       // what every call fails with, when it can fail
+	Panic  bool        // Status panics
+	Busy   bool        // another apply is under way
+
+	mu      sync.Mutex
+	revs    []l3af.Revision // newest first
+	happen  []l3af.Event
+	more    chan struct{} // closed when something happens
+	Streams sync.WaitGroup
+}
+
+// Apply makes a new revision unless s is the current one.
+func (n *Node) Apply(_ context.Context, s *l3af.State, by string, ifRevision int) (*l3af.Applied, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.apply(s, by, ifRevision)
+}
+
+func (n *Node) apply(s *l3af.State, by string, ifRevision int) (*l3af.Applied, error) {
+	current := len(n.revs)
+	switch {
+	case n.Err != nil:
+		return nil, n.Err
+	case n.Busy:
+		return nil, &l3af.ConflictError{Current: current, Busy: true}
+	case ifRevision >= 0 && ifRevision != current:
+		return nil, &l3af.ConflictError{Current: current}
+	case current > 0 && reflect.DeepEqual(n.revs[0].State, *s):
+		return &l3af.Applied{Revision: current}, nil
+	}
+	a := n.steps(s)
+	a.Revision++
+	n.revs = slices.Insert(n.revs, 0, l3af.Revision{Number: a.Revision, Time: time.Now().UTC(), By: by, State: *s})
+	n.event(l3af.Event{Time: time.Now().UTC(), Kind: "applied", Message: "applied by " + by, Revision: a.Revision})
+	return a, nil
+}
+
+func (n *Node) steps(s *l3af.State) *l3af.Applied {
+	a := &l3af.Applied{Revision: len(n.revs), Changed: true}
+	for _, c := range s.Chains {
+		a.Steps = append(a.Steps, l3af.Step{Verb: "attach", Target: l3af.Hook{Netns: c.Netns, Interface: c.Interface, Kind: c.Hook}.String(), To: "3f2a9c41d0"})
+	}
+	return a
+}
+
+// Plan says what Apply would do.
+func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.steps(s), n.Err
+}
+
+// Rollback applies an old revision.
+func (n *Node) Rollback(_ context.Context, to int, by string, ifRevision int) (*l3af.Applied, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if to == 0 {
+		to = len(n.revs) - 1
+	}
+	if to < 1 || to > len(n.revs) {
+		return nil, fmt.Errorf("revision %d: %w", to, l3af.ErrNotFound)
+	}
+	s := n.revs[len(n.revs)-to].State
+	return n.apply(&s, by, ifRevision)
+}
+
+// Status gives the report.
+func (n *Node) Status(context.Context) (*l3af.Status, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.Panic {
+		panic("a bug")
+	}
+	st := n.Report
+	st.Revision = len(n.revs)
+	return &st, n.Err
+}
+
+// Current is the newest revision.
+func (n *Node) Current() *l3af.Revision {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.revs) == 0 {
+		return nil
+	}
+	r := n.revs[0]
+	return &r
+}
+
+// Revisions gives all, newest first.
+func (n *Node) Revisions() ([]l3af.Revision, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.revs), n.Err
+}
+
+// Event makes something happen.
+func (n *Node) Event(e l3af.Event) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.event(e)
+}
+
+func (n *Node) event(e l3af.Event) {
+	n.happen = append(n.happen, e)
+	if n.more != nil {
+		close(n.more)
+		n.more = nil
+	}
+}
+
+// Events sends all there were and then all there are.
+func (n *Node) Events(ctx context.Context) <-chan l3af.Event {
+	ch := make(chan l3af.Event)
+	n.Streams.Add(1)
+	go func() {
+		defer n.Streams.Done()
+		defer close(ch)
+		for i := 0; ; {
+			n.mu.Lock()
+			var more chan struct{}
+			if i == len(n.happen) {
+				if n.more == nil {
+					n.more = make(chan struct{})
+				}
+				more = n.more
+			}
+			var e l3af.Event
+			if more == nil {
+				e = n.happen[i]
+				i++
+			}
+			n.mu.Unlock()
+			if more != nil {
+				select {
+				case <-more:
+					continue
+				case <-ctx.Done():
+					return
+				}
+			}
+			select {
+			case ch <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ch
+}
