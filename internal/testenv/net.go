@@ -149,10 +149,11 @@ func setUp(t testing.TB, tmp string, e End) {
 // DeleteLink removes an interface; one that is gone already is no error.
 func DeleteLink(t testing.TB, ns, name string) {
 	t.Helper()
-	h, err := netns.GetFromName(ns)
+	get := func() (netns.NsHandle, error) { return netns.GetFromName(ns) }
 	if ns == "" {
-		h, err = netns.Get()
+		get = netns.Get
 	}
+	h, err := get()
 	if err != nil {
 		return
 	}
