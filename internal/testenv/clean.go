@@ -61,7 +61,7 @@ func Clean(t testing.TB) {
 		// The kernel frees objects after a grace period, and descriptors
 		// that nobody holds are closed by the garbage collector.
 		var left []string
-		for range 50 {
+		for range 200 {
 			runtime.GC()
 			if left = before.left(List(t)); len(left) == 0 && descriptors() <= fds {
 				return

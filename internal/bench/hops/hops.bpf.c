@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+//
+// The same small program a hundred times over, composed in every way there is:
+// alone (one_N), merged by hand (merged_N), as tail calls (tail_N), as calls
+// of global functions (calls_N). Each parses to the IPv4 source address with
+// bounds checks and drops one address of its own.
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+// 240.0.0.0/4 is reserved: no packet of the benchmark comes from there.
+#define ADDRESS(n) __builtin_bswap32(0xf0000000 + (n))
+
+static __always_inline int hop(struct xdp_md *ctx, __u32 address)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+
+	if (data + 34 > end)
+		return XDP_DROP;
+	if (*(__u16 *)(data + 12) != __builtin_bswap16(0x0800))
+		return XDP_PASS;
+	return *(__u32 *)(data + 26) == address ? XDP_DROP : XDP_PASS;
+}
+
+#define TEN(M, t) M(t##0) M(t##1) M(t##2) M(t##3) M(t##4) M(t##5) M(t##6) M(t##7) M(t##8) M(t##9)
+#define HUNDRED(M) TEN(M, 1) TEN(M, 2) TEN(M, 3) TEN(M, 4) TEN(M, 5) TEN(M, 6) TEN(M, 7) TEN(M, 8) TEN(M, 9) TEN(M, 10)
+
+// Programs are numbered from 10, so that the numbers paste together.
+#define ONE(n) SEC("xdp") int one_##n(struct xdp_md *ctx) { return hop(ctx, ADDRESS(n)); }
+HUNDRED(ONE)
+
+#define TAIL(n)                                                        \
+	struct {                                                       \
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                 \
+		__uint(max_entries, 1);                                \
+		__type(key, __u32);                                    \
+		__type(value, __u32);                                  \
+	} next_##n SEC(".maps");                                       \
+	SEC("xdp") int tail_##n(struct xdp_md *ctx)                    \
+	{                                                              \
+		int verdict = hop(ctx, ADDRESS(n));                    \
+		if (verdict != XDP_PASS)                               \
+			return verdict;                                \
+		bpf_tail_call(ctx, &next_##n, 0);                      \
+		return XDP_PASS;                                       \
+	}
+TEN(TAIL, 1) TEN(TAIL, 2) TEN(TAIL, 3) TAIL(40) TAIL(41) TAIL(42)
+
+#define FUNCTION(n) __noinline int function_##n(struct xdp_md *ctx) { return hop(ctx, ADDRESS(n)); }
+HUNDRED(FUNCTION)
+
+#define CALL(n) if (function_##n(ctx) != XDP_PASS) return XDP_DROP;
+#define MERGE(n) if (hop(ctx, ADDRESS(n)) != XDP_PASS) return XDP_DROP;
+#define FIVE(M) M(10) M(11) M(12) M(13) M(14)
+#define FIFTY(M) TEN(M, 1) TEN(M, 2) TEN(M, 3) TEN(M, 4) TEN(M, 5)
+
+#define CHAIN(name, body) SEC("xdp") int name(struct xdp_md *ctx) { body return XDP_PASS; }
+CHAIN(merged_1, MERGE(10))
+CHAIN(merged_2, MERGE(10) MERGE(11))
+CHAIN(merged_5, FIVE(MERGE))
+CHAIN(merged_10, TEN(MERGE, 1))
+CHAIN(merged_20, TEN(MERGE, 1) TEN(MERGE, 2))
+CHAIN(merged_50, FIFTY(MERGE))
+CHAIN(merged_100, HUNDRED(MERGE))
+CHAIN(calls_1, CALL(10))
+CHAIN(calls_2, CALL(10) CALL(11))
+CHAIN(calls_5, FIVE(CALL))
+CHAIN(calls_10, TEN(CALL, 1))
+CHAIN(calls_20, TEN(CALL, 1) TEN(CALL, 2))
+CHAIN(calls_50, FIFTY(CALL))
+CHAIN(calls_100, HUNDRED(CALL))
