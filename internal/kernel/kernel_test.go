@@ -323,3 +323,15 @@ func TestNewMountsAndLocks(t *testing.T) {
 		t.Errorf("below a file: %v", err)
 	}
 }
+
+// eventually waits for what the kernel does some time later.
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	for range 200 {
+		if ok() {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	t.Error("it did not come to be")
+}

@@ -15,9 +15,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile int verdict = 2; // XDP_PASS; TC_ACT_SHOT
 
-__u64 seen;        // .bss
-__u32 knob = 7;    // .data
-__u32 level = 9;
+__u64 seen;                // .bss
+volatile __u32 knob = 7;   // .data
+volatile __u32 level = 9;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -32,7 +32,9 @@ static __always_inline int denied(void *data, void *end)
 	struct iphdr *ip = (void *)(eth + 1);
 	struct udphdr *udp = (void *)(ip + 1);
 
-	__sync_fetch_and_add(&seen, 1 + knob - knob);
+	__sync_fetch_and_add(&seen, 1);
+	if (knob == level)
+		return 0;
 	if ((void *)(udp + 1) > end || eth->h_proto != bpf_htons(ETH_P_IP) ||
 	    ip->ihl != 5 || ip->protocol != IPPROTO_UDP)
 		return 0;
