@@ -17,6 +17,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -183,7 +184,7 @@ func TestStraightLine(t *testing.T) {
 	is(r, b, 412, "", `"current_revision":2`)
 	r, b = put(document, "If-Match", `"1", "2"`)
 	is(r, b, 200, `"3"`, "")
-	r, b = put(document, "If-Match", "*")
+	r, b = put(document, "If-Match", "*", "Content-Type", "application/x-www-form-urlencoded") // as curl sends it
 	is(r, b, 200, `"3"`, "")
 	r, b = do(t, c, "POST", "/v1/rollback", nil)
 	is(r, b, 200, `"4"`, "")
@@ -280,7 +281,7 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestTroubles(t *testing.T) {
-	var log bytes.Buffer
+	var log locked
 	node := &apitest.Node{Busy: true}
 	socket, _ := serve(t, node, Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	c := dial("unix", socket)
@@ -317,6 +318,24 @@ func TestTroubles(t *testing.T) {
 	if resp, _ = do(t, c, "GET", "/v1/status", nil); resp.StatusCode != 200 {
 		t.Error("the daemon did not live on")
 	}
+}
+
+// locked is a buffer that the server may write while the test reads.
+type locked struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *locked) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *locked) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
 }
 
 var report = l3af.Status{
