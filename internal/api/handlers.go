@@ -115,7 +115,7 @@ func readTree(w http.ResponseWriter, r *http.Request) (tree any, empty bool, err
 		return nil, false, err
 	}
 	tooLarge := &Problem{Status: http.StatusRequestEntityTooLarge, Code: CodeTooLarge,
-		Detail: "the body is over 16 MiB", Hint: "large map contents are better kept out of the state"}
+		Detail: "the body is over 16 MiB", Hint: "fewer map entries, or compact JSON, make it smaller"}
 	if r.ContentLength > maxBody {
 		return nil, false, tooLarge
 	}
