@@ -1,0 +1,260 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"l3af"
+	"l3af/internal/artifact"
+	"l3af/internal/host"
+)
+
+// Apply makes s the state of the node: a new revision, unless s and the
+// packages it names are what the current one is. It returns when everything
+// that can be done is done, whether or not ctx has ended by then. Nothing is
+// changed on an [*l3af.InvalidError] or [*l3af.ConflictError].
+//
+// ifRevision is the revision that must be the current one; negative: any.
+func (n *Node) Apply(ctx context.Context, s *l3af.State, by string, ifRevision int) (*l3af.Applied, error) {
+	return n.change(ctx, by, ifRevision, func() (*l3af.State, opener, error) {
+		return s, n.opts.Open, nil
+	})
+}
+
+// Rollback makes an old state the state of the node again, as a new revision
+// with the packages of the old one. to 0 is the revision before the current.
+func (n *Node) Rollback(ctx context.Context, to int, by string, ifRevision int) (*l3af.Applied, error) {
+	return n.change(ctx, by, ifRevision, func() (*l3af.State, opener, error) {
+		var old *l3af.Revision
+		var err error
+		if to == 0 {
+			old, err = n.revs.before()
+		} else if old, err = n.revs.read(to); errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("revision %d: %w", to, l3af.ErrNotFound)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		return &old.State, n.stored(old), nil
+	})
+}
+
+// stored opens the packages of a revision as they were when it was applied.
+func (n *Node) stored(rev *l3af.Revision) opener {
+	return func(ref string) (*artifact.Package, error) {
+		digest, ok := rev.Packages[ref]
+		if !ok {
+			return nil, fmt.Errorf("revision %d does not say which package %s is", rev.Number, ref)
+		}
+		return n.store.Get(digest)
+	}
+}
+
+func (n *Node) change(ctx context.Context, by string, ifRevision int, prepare func() (*l3af.State, opener, error)) (*l3af.Applied, error) {
+	if !n.applying.TryLock() {
+		n.view.RLock()
+		defer n.view.RUnlock()
+		return nil, &l3af.ConflictError{Current: n.revs.latest, Busy: true}
+	}
+	defer n.applying.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, errClosed
+	}
+	if ifRevision >= 0 && ifRevision != n.revs.latest {
+		return nil, &l3af.ConflictError{Current: n.revs.latest}
+	}
+	s, open, err := prepare()
+	if err != nil {
+		return nil, err
+	}
+	d, err := draft(s, open)
+	if err != nil {
+		return nil, err
+	}
+	n.composed = true
+	applied := &l3af.Applied{}
+	// Also for the current state: a package that was lost is there again.
+	for _, ref := range slices.Sorted(maps.Keys(d.packages)) {
+		n.disk.at("before store package")
+		if err := n.store.Put(d.packages[ref]); err != nil {
+			return nil, err
+		}
+		n.disk.at("after store package")
+	}
+	if !n.isCurrent(d) {
+		rev := &l3af.Revision{Time: time.Now().UTC(), By: by, State: *d.state, Packages: d.digests}
+		if err := n.put(rev, d.made); err != nil {
+			return nil, err
+		}
+		applied.Changed = true
+		n.log.Info("applied", "revision", rev.Number, "by", by)
+		n.events.publish(l3af.Event{Kind: eventApplied, Message: "applied by " + by, Revision: rev.Number})
+		n.prune()
+	}
+	applied.Steps = n.reconcile(context.WithoutCancel(ctx))
+	if applied.Steps == nil {
+		applied.Steps = []l3af.Step{}
+	}
+	applied.Revision, applied.Failed = n.revs.latest, n.last
+	return applied, nil
+}
+
+// put makes rev the current revision, and made what it means.
+func (n *Node) put(rev *l3af.Revision, made []*made) error {
+	n.view.Lock()
+	defer n.view.Unlock()
+	if err := n.revs.put(rev); err != nil {
+		return err
+	}
+	n.made, n.present = made, nil
+	return nil
+}
+
+// prune removes old revisions and the packages that no kept one names.
+func (n *Node) prune() {
+	digests, err := n.revs.prune()
+	if err == nil {
+		n.disk.at("before keep packages")
+		err = n.store.Keep(digests)
+		n.disk.at("after keep packages")
+	}
+	if err != nil {
+		n.log.Error("old revisions stay", "error", err)
+	}
+}
+
+// drafted is a state that is found good.
+type drafted struct {
+	state    *l3af.State
+	made     []*made
+	packages map[string]*artifact.Package // by reference
+	digests  map[string]string
+}
+
+// draft checks a state and composes all of it. It finds every mistake at once
+// and changes nothing.
+func draft(s *l3af.State, open opener) (*drafted, error) {
+	if s == nil {
+		return nil, errors.New("no state")
+	}
+	// A copy in normal form: the caller may change his state later.
+	tree, err := s.Tree()
+	if err != nil {
+		return nil, err
+	}
+	d := &drafted{packages: map[string]*artifact.Package{}, digests: map[string]string{}}
+	if d.state, err = l3af.ParseState(tree); err != nil {
+		return nil, err
+	}
+	d.made = build(d.state, func(ref string) (*artifact.Package, error) {
+		pkg, err := open(ref)
+		if err == nil {
+			d.packages[ref], d.digests[ref] = pkg, pkg.Digest
+		}
+		return pkg, err
+	})
+	var mistakes []l3af.Mistake
+	for _, m := range d.made {
+		if e := (*l3af.InvalidError)(nil); errors.As(m.err, &e) {
+			mistakes = append(mistakes, e.Mistakes...)
+		} else if m.err != nil {
+			mistakes = append(mistakes, l3af.Mistake{Path: m.path, Message: m.err.Error()})
+		}
+	}
+	if len(mistakes) > 0 {
+		return nil, &l3af.InvalidError{Mistakes: mistakes}
+	}
+	return d, nil
+}
+
+// isCurrent reports whether a draft is what the current revision is.
+func (n *Node) isCurrent(d *drafted) bool {
+	rev := n.revs.current
+	if rev == nil || !maps.Equal(rev.Packages, d.digests) {
+		return false
+	}
+	now, err := json.Marshal(rev.State)
+	if err != nil {
+		return false
+	}
+	next, err := json.Marshal(d.state)
+	return err == nil && bytes.Equal(now, next)
+}
+
+// Plan tells the steps that applying s would take, without taking any. What
+// would be loaded is loaded for a try: a step's Error says why the kernel
+// refuses it.
+func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
+	d, err := draft(s, n.opts.Open)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, errClosed
+	}
+	n.composed = true
+	attached, err := n.kernel.Attached()
+	if err != nil {
+		return nil, fmt.Errorf("read what is attached: %w", err)
+	}
+	wants := expand(d.made, n.interfaces())
+	steps := plan(wants, attached, func(host.Target) bool { return false })
+	p := &l3af.Applied{Revision: n.revs.latest, Changed: !n.isCurrent(d), Steps: []l3af.Step{}}
+	tried := map[*made]error{}
+	changes := map[host.Target]bool{}
+	for _, s := range steps {
+		if s.verb == verbDetach && !s.remove {
+			continue
+		}
+		step := l3af.Step{Verb: s.verb, Target: s.target.String(), From: s.from}
+		if s.want != nil {
+			changes[s.target] = true
+			m := s.want.made
+			err, ok := tried[m]
+			if !ok {
+				err = n.kernel.TestLoad(host.Load{Target: s.target, Mode: m.mode(), Chain: m.full, Contents: m.contents})
+				tried[m] = err
+			}
+			step.To, step.Error = m.id, text(err)
+		}
+		p.Steps = append(p.Steps, step)
+		if step.Error != "" {
+			p.Failed = append(p.Failed, step)
+		}
+	}
+	now := map[host.Target]*made{}
+	for _, m := range n.made {
+		now[m.key()] = m
+	}
+	for _, w := range wants {
+		old := now[w.made.key()]
+		if w.unread != nil {
+			p.Failed = append(p.Failed, l3af.Step{Verb: verbAttach, Target: w.target.String(), To: w.made.id,
+				Error: fmt.Sprintf("list interfaces: %v", w.unread)})
+		} else if w.present && !changes[w.target] && old != nil && old.id == w.made.id && !sameContents(old.contents, w.made.contents) {
+			p.Steps = append(p.Steps, l3af.Step{Verb: verbWrite, Target: w.target.String(), To: w.made.id})
+		}
+	}
+	return p, nil
+}
+
+// sameContents compares whatever the order of maps.
+func sameContents(a, b []host.Contents) bool {
+	order := func(a, b host.Contents) int {
+		return strings.Compare(a.Member+"\x00"+a.Map, b.Member+"\x00"+b.Map)
+	}
+	return reflect.DeepEqual(slices.SortedFunc(slices.Values(a), order), slices.SortedFunc(slices.Values(b), order))
+}

@@ -1,0 +1,526 @@
+// Package fake is a kernel for tests of the node. It has namespaces,
+// interfaces, links, pinned maps and counters that outlive a daemon, and can
+// stop the daemon before and after every elementary change, as kill -9 does.
+package fake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"l3af"
+	"l3af/internal/chain"
+	"l3af/internal/host"
+)
+
+// Kernel models what the real one does for a node.
+type Kernel struct {
+	// Point, when set, is called before and after every elementary change, with
+	// no lock held. A panic there is a crash of the daemon at that point.
+	Point func(name string)
+	// Before, when set, is called at the start of every method; its error is
+	// the method's.
+	Before func(method string, t host.Target) error
+	// Refuse tells why programs with a member of that name fail to load.
+	Refuse map[string]error
+	// OnlyGeneric names interfaces whose driver has no XDP.
+	OnlyGeneric map[string]bool
+
+	mu       sync.Mutex
+	boot     int
+	id       uint32 // the last id given: of programs, maps, links and interfaces
+	netns    map[string]map[string]int
+	targets  map[host.Target]*target
+	watchers map[int]watcher
+}
+
+type watcher struct {
+	netns   func() []string
+	changed func()
+}
+
+type target struct {
+	link     *link
+	maps     map[string]*table
+	counters map[string]*counter
+}
+
+type link struct {
+	id      uint32
+	netns   string
+	index   int // of the interface; 0: it is gone
+	mode    l3af.Mode
+	program *program
+}
+
+type program struct {
+	id      uint32
+	chain   string
+	counter *counter // held by the program, pinned or not
+}
+
+type counter struct {
+	id       uint32
+	programs []chain.Count
+}
+
+type table struct {
+	entries map[string]string
+	patches map[int]string
+}
+
+// New is a machine with lo and no other namespace.
+func New() *Kernel {
+	k := &Kernel{netns: map[string]map[string]int{"": {}}, targets: map[host.Target]*target{}, watchers: map[int]watcher{}}
+	k.AddInterface("", "lo")
+	return k
+}
+
+func (k *Kernel) at(point string) {
+	if k.Point != nil {
+		k.Point(point)
+	}
+}
+
+// change makes one elementary change.
+func (k *Kernel) change(name string, f func()) {
+	k.at("before " + name)
+	k.mu.Lock()
+	f()
+	k.mu.Unlock()
+	k.at("after " + name)
+}
+
+func (k *Kernel) before(method string, t host.Target) error {
+	if k.Before != nil {
+		return k.Before(method, t)
+	}
+	return nil
+}
+
+func (k *Kernel) newID() uint32 {
+	k.id++
+	return k.id
+}
+
+// Interfaces implements node.Kernel.
+func (k *Kernel) Interfaces(netns string) ([]host.Interface, error) {
+	if err := k.before("Interfaces", host.Target{}); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ns, ok := k.netns[netns]
+	if !ok {
+		return nil, fmt.Errorf("network namespace %s: %w", netns, os.ErrNotExist)
+	}
+	var list []host.Interface
+	for name, index := range ns {
+		list = append(list, host.Interface{Name: name, Index: index})
+	}
+	slices.SortFunc(list, func(a, b host.Interface) int { return a.Index - b.Index })
+	return list, nil
+}
+
+// Attached implements node.Kernel.
+func (k *Kernel) Attached() ([]host.Attached, error) {
+	if err := k.before("Attached", host.Target{}); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var list []host.Attached
+	for t, state := range k.targets {
+		a := host.Attached{Target: t}
+		if l := state.link; l != nil && k.runs(t, l) {
+			a.ID, a.Mode, a.ProgramID, a.LinkID = l.program.chain, l.mode, l.program.id, l.id
+		}
+		list = append(list, a)
+	}
+	slices.SortFunc(list, func(a, b host.Attached) int { return strings.Compare(a.Target.String(), b.Target.String()) })
+	return list, nil
+}
+
+// runs reports whether a link is where its target says.
+func (k *Kernel) runs(t host.Target, l *link) bool {
+	return t.Probe != "" || l.index != 0 && k.netns[t.Hook.Netns][t.Hook.Interface] == l.index
+}
+
+func (k *Kernel) target(t host.Target) *target {
+	if k.targets[t] == nil {
+		k.targets[t] = &target{maps: map[string]*table{}, counters: map[string]*counter{}}
+	}
+	return k.targets[t]
+}
+
+// gone removes a target of which nothing is left.
+func (k *Kernel) gone(t host.Target) {
+	if s := k.targets[t]; s != nil && s.link == nil && len(s.maps) == 0 && len(s.counters) == 0 {
+		delete(k.targets, t)
+	}
+}
+
+// Attach implements node.Kernel.
+func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error) {
+	t, c := load.Target, load.Chain
+	trail := func(err error) (host.Result, error) {
+		return host.Result{}, fmt.Errorf("attach %s: %w", t, err)
+	}
+	if err := k.before("Attach", t); err != nil {
+		return trail(err)
+	}
+	if err := ctx.Err(); err != nil {
+		return trail(err)
+	}
+	if len(c.Program.Instructions) == 0 {
+		return trail(errors.New("no program"))
+	}
+	index, err := k.index(t)
+	if err != nil {
+		return trail(err)
+	}
+	// Pins of an attach that fails may be left.
+	var adopted *counter
+	for _, m := range c.Maps {
+		switch {
+		case m.Member == "":
+			k.mu.Lock()
+			adopted = k.target(t).counters[c.ID]
+			k.gone(t)
+			k.mu.Unlock()
+			if adopted == nil {
+				k.change("pin counters "+c.ID, func() {
+					adopted = newCounter(k.newID(), c)
+					k.target(t).counters[c.ID] = adopted
+				})
+			}
+		case m.Pinned:
+			k.pinMap(t, m)
+		}
+	}
+	if err := k.refused(c); err != nil {
+		return trail(fmt.Errorf("load: %w", err))
+	}
+	p := &program{chain: c.ID, counter: adopted}
+	k.mu.Lock()
+	p.id = k.newID()
+	k.mu.Unlock()
+	if _, err := k.write(t, load.Contents); err != nil {
+		return trail(err)
+	}
+	result, err := k.mode(load)
+	if err != nil {
+		return trail(err)
+	}
+	return result, k.switchTo(t, p, index, result.Mode)
+}
+
+// switchTo makes the target run a program: one step, unless the XDP mode is
+// another one. An interface that was renamed hands its link on.
+func (k *Kernel) switchTo(t host.Target, p *program, index int, mode l3af.Mode) error {
+	k.mu.Lock()
+	old := k.target(t).link
+	if old != nil && t.Probe == "" && (old.index != index || old.netns != t.Hook.Netns) {
+		old = nil
+	}
+	var from *target
+	for other, s := range k.targets {
+		if old == nil && t.Probe == "" && other != t && other.Hook.Kind == t.Hook.Kind && s.link != nil &&
+			s.link.netns == t.Hook.Netns && s.link.index == index && !k.runs(other, s.link) {
+			from = s
+		}
+	}
+	k.mu.Unlock()
+	if from != nil {
+		k.change("hand a link on to "+t.String(), func() {
+			old = from.link
+			k.target(t).link, from.link = old, nil
+		})
+	}
+	if old != nil && old.mode == mode && t.Probe == "" {
+		k.change("update link of "+t.String(), func() { old.program = p })
+		return nil
+	}
+	if old != nil && t.Probe == "" {
+		k.change("remove old link of "+t.String(), func() { k.target(t).link = nil })
+	}
+	k.change("make link of "+t.String(), func() {
+		k.target(t).link = &link{id: k.newID(), netns: t.Hook.Netns, index: index, mode: mode, program: p}
+	})
+	return nil
+}
+
+func (k *Kernel) index(t host.Target) (int, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if t.Probe != "" {
+		return 0, nil
+	}
+	index, ok := k.netns[t.Hook.Netns][t.Hook.Interface]
+	if !ok {
+		return 0, fmt.Errorf("interface %s: %w", t.Hook.Interface, os.ErrNotExist)
+	}
+	return index, nil
+}
+
+func (k *Kernel) mode(load host.Load) (host.Result, error) {
+	native := !k.OnlyGeneric[load.Target.Hook.Interface]
+	switch m := load.Mode; {
+	case load.Target.Hook.Kind != l3af.XDP:
+		return host.Result{}, nil
+	case (m == l3af.Auto || m == "") && k.running(load.Target) == l3af.Generic:
+		return host.Result{Mode: l3af.Generic, Note: "it ran in generic mode before"}, nil
+	case m == l3af.Generic:
+		return host.Result{Mode: m}, nil
+	case native && m != l3af.Offload:
+		return host.Result{Mode: l3af.Native}, nil
+	case m == l3af.Auto || m == "":
+		return host.Result{Mode: l3af.Generic, Note: "the driver has no XDP"}, nil
+	default:
+		return host.Result{}, fmt.Errorf("%s: operation not supported", m)
+	}
+}
+
+// running is the mode of the link that runs at a target.
+func (k *Kernel) running(t host.Target) l3af.Mode {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if s := k.targets[t]; s != nil && s.link != nil && k.runs(t, s.link) {
+		return s.link.mode
+	}
+	return ""
+}
+
+func (k *Kernel) refused(c *chain.Chain) error {
+	for _, p := range c.Programs {
+		if err := k.Refuse[p.Name]; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newCounter(id uint32, c *chain.Chain) *counter {
+	n := &counter{id: id}
+	for _, p := range c.Programs {
+		n.programs = append(n.programs, chain.Count{Name: p.Name, Verdicts: map[l3af.Verdict]uint64{}})
+	}
+	return n
+}
+
+func mapName(member, name string) string { return member + "/" + name }
+
+func (k *Kernel) pinMap(t host.Target, m chain.Map) {
+	name := mapName(m.Member, m.Name)
+	k.mu.Lock()
+	old := k.target(t).maps[name]
+	k.mu.Unlock()
+	if old != nil {
+		return
+	}
+	k.change("pin map "+name, func() {
+		k.target(t).maps[name] = &table{entries: map[string]string{}, patches: map[int]string{}}
+	})
+}
+
+func (k *Kernel) write(t host.Target, contents []host.Contents) (changed int, err error) {
+	for _, c := range contents {
+		name := mapName(c.Member, c.Map)
+		want, patches := map[string]string{}, map[int]string{}
+		for _, e := range c.Entries {
+			want[string(e.Key)] = fmt.Sprintf("%x", e.Values)
+		}
+		for _, p := range c.Patches {
+			patches[p.Offset] = string(p.Data)
+		}
+		k.mu.Lock()
+		have := k.target(t).maps[name]
+		k.gone(t)
+		k.mu.Unlock()
+		if have == nil {
+			return changed, fmt.Errorf("map %s: %w", name, os.ErrNotExist)
+		}
+		n := 0
+		if c.Full {
+			n = differences(have.entries, want)
+		}
+		for at, data := range patches {
+			if have.patches[at] != data {
+				n++
+			}
+		}
+		if n == 0 {
+			continue
+		}
+		changed += n
+		k.change("write map "+name, func() {
+			if c.Full {
+				have.entries = want
+			}
+			maps.Copy(have.patches, patches)
+		})
+	}
+	return changed, nil
+}
+
+func differences(have, want map[string]string) (n int) {
+	for key, v := range want {
+		if old, ok := have[key]; !ok || old != v {
+			n++
+		}
+	}
+	for key := range have {
+		if _, ok := want[key]; !ok {
+			n++
+		}
+	}
+	return n
+}
+
+// Write implements node.Kernel.
+func (k *Kernel) Write(t host.Target, c *chain.Chain, contents []host.Contents) (int, error) {
+	if err := k.before("Write", t); err != nil {
+		return 0, err
+	}
+	k.mu.Lock()
+	s := k.targets[t]
+	running := s != nil && s.link != nil && k.runs(t, s.link) && s.link.program.chain == c.ID
+	k.mu.Unlock()
+	if !running {
+		return 0, fmt.Errorf("chain %s does not run", c.ID)
+	}
+	return k.write(t, contents)
+}
+
+// Detach implements node.Kernel.
+func (k *Kernel) Detach(t host.Target) error {
+	if err := k.before("Detach", t); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	none := k.targets[t] == nil || k.targets[t].link == nil
+	k.mu.Unlock()
+	if none {
+		return nil
+	}
+	k.change("remove link of "+t.String(), func() {
+		k.target(t).link = nil
+		k.gone(t)
+	})
+	return nil
+}
+
+// Tidy implements node.Kernel.
+func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
+	if err := k.before("Tidy", t); err != nil {
+		return err
+	}
+	stays := map[string]bool{}
+	if keep != nil {
+		for _, m := range keep.Maps {
+			stays[mapName(m.Member, m.Name)] = m.Pinned
+		}
+	}
+	k.mu.Lock()
+	s := k.targets[t]
+	if s == nil {
+		k.mu.Unlock()
+		return nil
+	}
+	names, ids := slices.Sorted(maps.Keys(s.maps)), slices.Sorted(maps.Keys(s.counters))
+	k.mu.Unlock()
+	for _, name := range names {
+		if !stays[name] {
+			k.change("remove map "+name, func() {
+				delete(s.maps, name)
+				k.gone(t)
+			})
+		}
+	}
+	for _, id := range ids {
+		if keep == nil {
+			k.change("remove counters "+id, func() {
+				delete(s.counters, id)
+				k.gone(t)
+			})
+		}
+	}
+	if keep == nil && s.link != nil {
+		return errors.New("has a link")
+	}
+	return nil
+}
+
+// Counts implements node.Kernel.
+func (k *Kernel) Counts(t host.Target) ([]host.Counts, error) {
+	if err := k.before("Counts", t); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.targets[t]
+	if s == nil {
+		return nil, nil
+	}
+	var list []host.Counts
+	for _, id := range slices.Sorted(maps.Keys(s.counters)) {
+		c := host.Counts{ID: id, MapID: s.counters[id].id}
+		for _, p := range s.counters[id].programs {
+			p.Verdicts = maps.Clone(p.Verdicts)
+			c.Programs = append(c.Programs, p)
+		}
+		list = append(list, c)
+	}
+	return list, nil
+}
+
+// DropCounts implements node.Kernel.
+func (k *Kernel) DropCounts(t host.Target, chainID string) error {
+	if err := k.before("DropCounts", t); err != nil {
+		return err
+	}
+	k.change("drop counters "+chainID, func() {
+		delete(k.target(t).counters, chainID)
+		k.gone(t)
+	})
+	return nil
+}
+
+// Watch implements node.Kernel.
+func (k *Kernel) Watch(ctx context.Context, netns func() []string, changed func()) error {
+	if err := k.before("Watch", host.Target{}); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	id := int(k.newID())
+	k.watchers[id] = watcher{netns, changed}
+	k.mu.Unlock()
+	<-ctx.Done()
+	k.mu.Lock()
+	delete(k.watchers, id)
+	k.mu.Unlock()
+	return nil
+}
+
+// Boot implements node.Kernel.
+func (k *Kernel) Boot() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return fmt.Sprintf("boot-%d", k.boot)
+}
+
+// TestLoad implements node.Kernel.
+func (k *Kernel) TestLoad(load host.Load) error {
+	if err := k.before("TestLoad", load.Target); err != nil {
+		return err
+	}
+	if len(load.Chain.Program.Instructions) == 0 {
+		return errors.New("no program")
+	}
+	return k.refused(load.Chain)
+}

@@ -1,0 +1,203 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"l3af"
+	"l3af/internal/artifact"
+	"l3af/internal/bind"
+	"l3af/internal/chain"
+	"l3af/internal/host"
+)
+
+// made is what one chain or probe of the document became, wherever it is to run.
+type made struct {
+	path  string      // chains[2]
+	chain *l3af.Chain // one of the two is set
+	probe *l3af.Probe
+
+	err      error // why nothing below is known
+	id       string
+	light    *chain.Chain // all but the program and the types
+	contents []host.Contents
+	// full is what is loaded. It is dropped when all that was to be loaded is.
+	full *chain.Chain
+}
+
+// mode is how XDP is to run; "" for other hooks.
+func (m *made) mode() l3af.Mode {
+	switch {
+	case m.chain == nil || m.chain.Hook != l3af.XDP:
+		return ""
+	case m.chain.Mode == "":
+		return l3af.Auto
+	}
+	return m.chain.Mode
+}
+
+// key tells whether two documents speak of the same thing.
+func (m *made) key() host.Target {
+	if m.probe != nil {
+		return host.Target{Probe: m.probe.Name}
+	}
+	return host.Target{Hook: l3af.Hook{Netns: m.chain.Netns, Interface: m.chain.Interface, Kind: m.chain.Hook}}
+}
+
+// opener opens the package a reference stands for.
+type opener func(ref string) (*artifact.Package, error)
+
+// once opens each reference at most once.
+func (open opener) once() opener {
+	type answer struct {
+		pkg *artifact.Package
+		err error
+	}
+	known := map[string]answer{}
+	return func(ref string) (*artifact.Package, error) {
+		a, ok := known[ref]
+		if !ok {
+			a.pkg, a.err = open(ref)
+			known[ref] = a
+		}
+		return a.pkg, a.err
+	}
+}
+
+// build composes all of a state. What cannot be composed has its error.
+func build(s *l3af.State, open opener) []*made {
+	open = open.once()
+	var all []*made
+	for i := range s.Chains {
+		all = append(all, (&made{path: fmt.Sprintf("chains[%d]", i), chain: &s.Chains[i]}).build(open))
+	}
+	for i := range s.Probes {
+		all = append(all, (&made{path: fmt.Sprintf("probes[%d]", i), probe: &s.Probes[i]}).build(open))
+	}
+	return all
+}
+
+// build composes what m is of.
+func (m *made) build(open opener) *made {
+	var mistakes []l3af.Mistake
+	var err error
+	if m.probe != nil {
+		mistakes, err = m.buildProbe(open)
+	} else {
+		mistakes, err = m.buildChain(open)
+	}
+	if len(mistakes) > 0 {
+		err = &l3af.InvalidError{Mistakes: mistakes}
+	}
+	if m.err = err; err == nil {
+		m.id, m.light = m.full.ID, light(m.full)
+	}
+	return m
+}
+
+func (m *made) buildChain(open opener) (mistakes []l3af.Mistake, err error) {
+	members := make([]chain.Member, 0, len(m.chain.Programs))
+	m.contents = nil
+	for j := range m.chain.Programs {
+		p, path := &m.chain.Programs[j], fmt.Sprintf("%s.programs[%d]", m.path, j)
+		pkg, err := open(p.Package)
+		if err != nil {
+			mistakes = append(mistakes, l3af.Mistake{Path: path + ".package", Message: err.Error()})
+			continue
+		}
+		bound, wrong := bind.Program(pkg, m.chain.Hook, *p, path)
+		mistakes = append(mistakes, wrong...)
+		if bound != nil && len(wrong) == 0 {
+			members = append(members, bound.Member)
+			m.contents = append(m.contents, bound.Contents...)
+		}
+	}
+	if len(mistakes) > 0 {
+		return mistakes, nil
+	}
+	m.full, err = chain.Compose(m.chain.Hook, members)
+	return m.refused(err), err
+}
+
+func (m *made) buildProbe(open opener) (mistakes []l3af.Mistake, err error) {
+	pkg, err := open(m.probe.Package)
+	if err != nil {
+		return []l3af.Mistake{{Path: m.path + ".package", Message: err.Error()}}, nil
+	}
+	bound, mistakes := bind.Probe(pkg, *m.probe, m.path)
+	if len(mistakes) > 0 {
+		return mistakes, nil
+	}
+	m.contents = bound.Contents
+	m.full, err = chain.Single(bound.Attach, bound.Member)
+	return m.refused(err), err
+}
+
+// refused makes mistakes of the document of what the composer refuses.
+func (m *made) refused(err error) []l3af.Mistake {
+	if err == nil {
+		return nil
+	}
+	mistake := l3af.Mistake{Path: m.path, Message: err.Error()}
+	if e := (*chain.RefusedError)(nil); errors.As(err, &e) {
+		mistake.Message = e.Reason
+		if m.chain != nil && e.Member != "" {
+			j := slices.IndexFunc(m.chain.Programs, func(p l3af.Program) bool { return p.Name == e.Member })
+			mistake.Path = fmt.Sprintf("%s.programs[%d]", m.path, j)
+		}
+	}
+	return []l3af.Mistake{mistake}
+}
+
+// light is what must be known of a chain that runs: nothing of its code, and
+// no types, which hold on to all of an object's.
+func light(c *chain.Chain) *chain.Chain {
+	l := *c
+	l.Program = &ebpf.ProgramSpec{Name: c.Program.Name, Type: c.Program.Type}
+	l.Maps = slices.Clone(c.Maps)
+	for i := range l.Maps {
+		spec := *l.Maps[i].Spec
+		spec.Key, spec.Value, spec.Contents, spec.Tags = nil, nil, nil, nil
+		l.Maps[i].Spec = &spec
+	}
+	return &l
+}
+
+// full is the whole of what m was composed to.
+func (n *Node) full(m *made) (*chain.Chain, error) {
+	if m.full != nil {
+		return m.full, nil
+	}
+	n.composed = true
+	again := (&made{path: m.path, chain: m.chain, probe: m.probe}).build(n.stored(n.revs.current))
+	if again.err != nil {
+		return nil, again.err
+	}
+	if again.id != m.id {
+		return nil, fmt.Errorf("composed %s again and got chain %s, not %s", m.path, again.id, m.id)
+	}
+	m.full = again.full
+	return m.full, nil
+}
+
+// mend tries again to compose what could not be composed before, as when a
+// package was missing and is there now.
+func (n *Node) mend() {
+	mended := slices.Clone(n.made)
+	changed := false
+	for i, m := range mended {
+		if m.err != nil {
+			mended[i] = (&made{path: m.path, chain: m.chain, probe: m.probe}).build(n.stored(n.revs.current))
+			changed = changed || mended[i].err == nil
+		}
+	}
+	if changed {
+		n.composed = true
+		n.view.Lock()
+		n.made = mended
+		n.view.Unlock()
+	}
+}

@@ -1,0 +1,333 @@
+// Package node makes one machine match its state, and keeps doing so. What
+// is wanted comes from the current revision, what is there is read from the
+// kernel and never remembered; the difference is steps.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"l3af"
+	"l3af/internal/artifact"
+	"l3af/internal/chain"
+	"l3af/internal/host"
+)
+
+// Kernel is what a node needs of its machine.
+type Kernel interface {
+	// Interfaces lists the interfaces of a network namespace ("" is the daemon's own).
+	// errors.Is(err, os.ErrNotExist): there is no such namespace.
+	Interfaces(netns string) ([]host.Interface, error)
+	// Attached reads back every target that has a pin or a link of ours, in any state.
+	Attached() ([]host.Attached, error)
+	// Attach makes the target run load.Chain: maps are made or adopted and their contents written, the program is
+	// loaded and verified, then one atomic link update switches the target over (or a link is made and pinned where
+	// there is none; XDP mode change or a moved interface: new link). On error what ran runs on.
+	Attach(ctx context.Context, load host.Load) (host.Result, error)
+	// Write makes the target's map contents what the document wants and returns how many entries it changed. The
+	// target must run.
+	Write(t host.Target, chain *chain.Chain, contents []host.Contents) (int, error)
+	// Detach takes the target's link away; traffic flows on without the chain. No link is no error.
+	Detach(t host.Target) error
+	// Tidy removes every pin of the target that does not belong to keep, counters excepted.
+	// keep nil: everything, directories included.
+	Tidy(t host.Target, keep *chain.Chain) error
+	// Counts reads every pinned counter map of the target: the running chain's, and those of replaced chains not yet
+	// dropped. It waits for an RCU grace period when replaced chains are among them, so that their counts are final.
+	Counts(t host.Target) ([]host.Counts, error)
+	// DropCounts removes the counters of one replaced chain.
+	DropCounts(t host.Target, chainID string) error
+	// Watch calls changed after interfaces or namespaces of the named netns set come, go or change, until ctx ends.
+	Watch(ctx context.Context, netns func() []string, changed func()) error
+	// Boot is the machine's boot id (map ids never repeat within one boot).
+	Boot() string
+	// TestLoad is Attach without any effect: maps and program are made unpinned, verified, and closed.
+	TestLoad(load host.Load) error
+}
+
+// Options say how a node is to be.
+type Options struct {
+	Dir    string // the state directory; made when it does not exist
+	Kernel Kernel
+	Log    *slog.Logger // nil: none
+	// Observe, when set, is told of every reconcile. It must not block.
+	Observe func(Reconciled)
+	// Interval is how often the node looks after the machine unasked; 0: every 30 s.
+	Interval time.Duration
+	// Open opens packages; nil: artifact.Open.
+	Open func(ref string) (*artifact.Package, error)
+
+	point func(string) // tests: called before and after each change of a file
+}
+
+// Reconciled is one pass over the machine.
+type Reconciled struct {
+	Duration time.Duration
+	Steps    int
+	Failures int // targets that do not run as wanted, and troubles of the node
+}
+
+// Node keeps one machine as its state says.
+type Node struct {
+	opts   Options
+	kernel Kernel
+	log    *slog.Logger
+	lock   *os.File
+	disk   disk
+	store  *artifact.Store
+	totals *totals
+	events events
+
+	applying sync.Mutex    // an apply or rollback is under way
+	changed  chan struct{} // something may have to be done
+
+	mu       sync.Mutex // an apply or a reconcile is at work
+	settled  map[host.Target]string
+	gone     map[host.Target]time.Time
+	present  map[host.Target]bool // nil: nothing is known to compare with
+	composed bool                 // memory may have been used since it was last given back
+
+	view     sync.RWMutex // what Status and Current read; written under mu as well
+	revs     *revisions
+	made     []*made
+	failed   map[host.Target]error
+	notes    map[host.Target]string
+	troubles []string
+	damage   []string // of files, found when the node was opened
+	last     []l3af.Step
+	closed   bool
+}
+
+var errClosed = errors.New("the node is shutting down")
+
+// Open takes the state directory for this process and reads what is in it.
+// It changes nothing on the machine.
+func Open(opts Options) (n *Node, err error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Interval == 0 {
+		opts.Interval = 30 * time.Second
+	}
+	if opts.Open == nil {
+		opts.Open = artifact.Open
+	}
+	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	lock, err := takeLock(filepath.Join(opts.Dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	n = &Node{
+		opts: opts, kernel: opts.Kernel, log: opts.Log, lock: lock,
+		disk:    disk{point: opts.point},
+		changed: make(chan struct{}, 1),
+		settled: map[host.Target]string{}, gone: map[host.Target]time.Time{},
+		failed: map[host.Target]error{}, notes: map[host.Target]string{},
+	}
+	if err := n.disk.sweep(opts.Dir); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if n.store, err = artifact.OpenStore(filepath.Join(opts.Dir, "packages")); err != nil {
+		return nil, fmt.Errorf("packages: %w", err)
+	}
+	var damage error
+	if n.totals, damage, err = openTotals(opts.Kernel, n.disk, filepath.Join(opts.Dir, "counters.json")); err != nil {
+		return nil, fmt.Errorf("counters: %w", err)
+	}
+	if damage != nil {
+		n.log.Error(damage.Error())
+		n.damage = append(n.damage, damage.Error())
+	}
+	if n.revs, err = openRevisions(filepath.Join(opts.Dir, "revisions"), n.disk, n.log); err != nil {
+		return nil, fmt.Errorf("revisions: %w", err)
+	}
+	if n.revs.damage != nil {
+		n.log.Error("nothing is changed until a state is applied", "error", n.revs.damage)
+	}
+	if rev := n.revs.current; rev != nil {
+		n.made = build(&rev.State, n.stored(rev))
+		n.composed = true
+	}
+	return n, nil
+}
+
+// takeLock makes sure that one process works on a state directory. The file
+// holds the pid of the process that has it.
+func takeLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		who := "another l3afd"
+		if pid, err := io.ReadAll(io.LimitReader(f, 20)); err == nil && strings.TrimSpace(string(pid)) != "" {
+			who += " (pid " + strings.TrimSpace(string(pid)) + ")"
+		}
+		return nil, fmt.Errorf("state directory %s is in use by %s", filepath.Dir(path), who)
+	}
+	// Only for people: that it is written is not needed for the lock.
+	if err := f.Truncate(0); err == nil {
+		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
+	}
+	return f, nil
+}
+
+// Run keeps the machine as the current revision says until ctx ends: now,
+// when interfaces change, and at every interval.
+func (n *Node) Run(ctx context.Context) error {
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watching.Go(func() { n.watch(ctx) })
+
+	tick := time.NewTicker(n.opts.Interval)
+	defer tick.Stop()
+	for {
+		n.mu.Lock()
+		if n.closed {
+			n.mu.Unlock()
+			return errClosed
+		}
+		n.reconcile(ctx)
+		n.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.changed:
+			// Changes come in bunches.
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(10 * time.Millisecond):
+			}
+			select {
+			case <-n.changed:
+			default:
+			}
+		case <-tick.C:
+			n.giveBack()
+		}
+	}
+}
+
+// giveBack returns the memory that composing took to the system: an idle
+// daemon is small.
+func (n *Node) giveBack() {
+	n.mu.Lock()
+	composed := n.composed
+	n.composed = false
+	n.mu.Unlock()
+	if composed {
+		debug.FreeOSMemory()
+	}
+}
+
+// watch passes on what the kernel says of interfaces. It starts over when it
+// failed.
+func (n *Node) watch(ctx context.Context) {
+	changed := func() {
+		select {
+		case n.changed <- struct{}{}:
+		default:
+		}
+	}
+	for {
+		err := n.kernel.Watch(ctx, n.namespaces, changed)
+		if ctx.Err() != nil {
+			return
+		}
+		n.log.Error("watching interfaces failed; they are looked at every interval", "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Second):
+		}
+		changed() // what came in between
+	}
+}
+
+// namespaces lists the network namespaces the current state names, sorted.
+func (n *Node) namespaces() []string {
+	n.view.RLock()
+	defer n.view.RUnlock()
+	var names []string
+	for _, m := range n.made {
+		if m.chain != nil {
+			names = append(names, m.chain.Netns)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Close waits for what is under way, and gives the state directory free. What
+// runs in the kernel runs on.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.view.Lock()
+	defer n.view.Unlock()
+	if n.closed {
+		return nil
+	}
+	n.closed = true
+	n.events.close()
+	return n.lock.Close()
+}
+
+// Events gives the recent events, then the new ones until ctx ends. Who reads
+// too slowly loses the oldest.
+func (n *Node) Events(ctx context.Context) <-chan l3af.Event { return n.events.read(ctx) }
+
+// clear forgets a failure.
+func (n *Node) clear(t host.Target) {
+	n.view.Lock()
+	defer n.view.Unlock()
+	delete(n.failed, t)
+}
+
+func (n *Node) note(t host.Target, note string) {
+	n.view.Lock()
+	defer n.view.Unlock()
+	if note == "" {
+		delete(n.notes, t)
+	} else {
+		n.notes[t] = note
+	}
+}
+
+func (n *Node) failedAlready(t host.Target, err error) bool {
+	before := n.failed[t]
+	return before != nil && err != nil && before.Error() == err.Error()
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}

@@ -1,0 +1,346 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"l3af"
+	"l3af/internal/host"
+)
+
+// reconcile takes the steps from what the kernel has to what the current
+// revision wants. What fails is remembered, does not hold up the rest, and is
+// tried again next time. n.mu is held.
+func (n *Node) reconcile(ctx context.Context) []l3af.Step {
+	if n.revs.damage != nil || n.revs.current == nil {
+		return nil // what runs, runs on
+	}
+	start := time.Now()
+	n.mend()
+	r := &round{n: n, ctx: ctx, troubles: map[string]bool{}, interfaces: n.interfaces()}
+	r.run()
+	r.end()
+	failures := len(r.failed()) + len(r.troubles)
+	if n.opts.Observe != nil {
+		n.opts.Observe(Reconciled{Duration: time.Since(start), Steps: len(r.steps), Failures: failures})
+	}
+	return r.steps
+}
+
+// round is one reconcile.
+type round struct {
+	n          *Node
+	ctx        context.Context // ends the round between two steps
+	interfaces func(netns string) ([]host.Interface, error)
+	wants      []want
+	have       map[host.Target]host.Attached
+	steps      []l3af.Step
+	broken     map[host.Target]bool // failed in this round
+	troubles   map[string]bool      // of the node, not of one target
+}
+
+func (r *round) run() {
+	n := r.n
+	r.broken = map[host.Target]bool{}
+	attached, err := n.kernel.Attached()
+	if err != nil {
+		r.trouble(fmt.Errorf("read what is attached: %w", err))
+		return
+	}
+	r.have = make(map[host.Target]host.Attached, len(attached))
+	for _, h := range attached {
+		r.have[h.Target] = h
+	}
+	r.wants = expand(n.made, r.interfaces)
+	r.watchInterfaces()
+
+	steps := plan(r.wants, attached, r.forget)
+	replaced := map[host.Target]bool{}
+	for i := range steps {
+		s := &steps[i]
+		if r.ctx.Err() != nil {
+			return
+		}
+		if s.verb == verbDetach {
+			r.detach(s)
+		} else {
+			replaced[s.target] = true
+			r.attach(s)
+		}
+	}
+	live := map[string]bool{}
+	for target := range r.have {
+		live[target.String()] = true
+	}
+	for i := range r.wants {
+		w := &r.wants[i]
+		live[w.target.String()] = true
+		if r.ctx.Err() != nil {
+			return
+		}
+		switch {
+		case w.unread != nil:
+			r.fail(w.target, fmt.Errorf("list interfaces: %w", w.unread))
+		case w.made.err != nil:
+			r.fail(w.target, w.made.err)
+		case !w.present:
+			n.clear(w.target)
+		case !replaced[w.target]:
+			r.keep(w)
+		}
+	}
+	if err := n.totals.retainOnly(live); err != nil {
+		r.trouble(err)
+	}
+	for _, m := range n.made {
+		m.full = nil // made again when it is needed again: it is large
+	}
+}
+
+// attach takes an attach or a replace step.
+func (r *round) attach(s *step) {
+	n, w := r.n, s.want
+	full, err := n.full(w.made)
+	var result host.Result
+	if err == nil {
+		err = n.totals.dropFolded(s.target)
+	}
+	if err == nil {
+		// The step is not cut short with the round: it ends by itself.
+		result, err = n.kernel.Attach(context.WithoutCancel(r.ctx), host.Load{
+			Target: s.target, Mode: w.made.mode(), Chain: full, Contents: w.made.contents,
+		})
+	}
+	delete(n.settled, s.target)
+	if err != nil && r.vanished(s.target) {
+		r.step(l3af.Step{Verb: s.verb, Target: s.target.String(), From: s.from, To: w.made.id, Error: err.Error()})
+		n.clear(s.target)
+		return
+	}
+	r.step(l3af.Step{Verb: s.verb, Target: s.target.String(), From: s.from, To: w.made.id, Error: text(err)})
+	if err != nil {
+		r.fail(s.target, err)
+		return
+	}
+	n.clear(s.target)
+	n.note(s.target, result.Note)
+	r.settle(w)
+}
+
+// keep looks after a target that runs the right chain.
+func (r *round) keep(w *want) {
+	n := r.n
+	changed, err := n.kernel.Write(w.target, w.made.light, w.made.contents)
+	if err != nil && r.vanished(w.target) {
+		n.clear(w.target)
+		return
+	}
+	if changed > 0 || err != nil {
+		if err != nil {
+			err = fmt.Errorf("write %s: %w", w.target, err)
+		}
+		if changed > 0 || !n.failedAlready(w.target, err) {
+			r.step(l3af.Step{Verb: verbWrite, Target: w.target.String(), To: w.made.id, Error: text(err)})
+		}
+	}
+	if err != nil {
+		r.fail(w.target, err)
+		return
+	}
+	n.clear(w.target)
+	r.settle(w)
+}
+
+// settle folds the counts of replaced chains and removes the pins of programs
+// that left. After a crash or a failure it is done anew.
+func (r *round) settle(w *want) {
+	if r.n.settled[w.target] == w.made.id {
+		return
+	}
+	err := r.n.totals.fold(w.target, w.made.light)
+	if err == nil {
+		err = r.n.kernel.Tidy(w.target, w.made.light)
+		if err != nil {
+			err = fmt.Errorf("tidy %s: %w", w.target, err)
+		}
+	}
+	if err != nil {
+		r.trouble(err)
+		return
+	}
+	r.n.settled[w.target] = w.made.id
+}
+
+func (r *round) detach(s *step) {
+	n := r.n
+	delete(n.settled, s.target)
+	err := n.kernel.Detach(s.target)
+	if !s.remove {
+		if err != nil {
+			r.trouble(fmt.Errorf("detach %s: %w", s.target, err))
+		}
+		return
+	}
+	// Pins go last: as long as there are any, a restart ends this.
+	if err == nil {
+		err = n.totals.forget(s.target)
+	}
+	if err == nil {
+		err = n.kernel.Tidy(s.target, nil)
+	}
+	r.step(l3af.Step{Verb: verbDetach, Target: s.target.String(), From: s.from, Error: text(err)})
+	if err != nil {
+		r.trouble(fmt.Errorf("detach %s: %w", s.target, err))
+		return
+	}
+	delete(r.have, s.target)
+	delete(n.gone, s.target)
+	n.clear(s.target)
+}
+
+// vanished reports whether a hook's interface is gone by now.
+func (r *round) vanished(t host.Target) bool {
+	if t.Probe != "" {
+		return false
+	}
+	there, err := r.n.kernel.Interfaces(t.Hook.Netns)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist)
+	}
+	return !slices.ContainsFunc(there, func(i host.Interface) bool { return i.Name == t.Hook.Interface })
+}
+
+// forget reports whether the interface of a hook that a glob names has been
+// gone for keepGone.
+func (r *round) forget(t host.Target) bool {
+	since, ok := r.n.gone[t]
+	if !ok {
+		r.n.gone[t] = time.Now()
+	}
+	return ok && time.Since(since) >= keepGone
+}
+
+func (r *round) step(s l3af.Step) {
+	r.steps = append(r.steps, s)
+	n := r.n
+	if s.Error != "" {
+		return // fail tells
+	}
+	ids := make([]string, 0, 2)
+	for _, id := range []string{s.From, s.To} {
+		if id != "" {
+			ids = append(ids, id)
+		}
+	}
+	n.log.Info(s.Verb, "target", s.Target, "from", s.From, "to", s.To)
+	n.events.publish(l3af.Event{Kind: eventStep, Target: s.Target, Message: strings.TrimSpace(s.Verb + " " + strings.Join(ids, " to ")), Revision: n.revs.latest})
+}
+
+// fail remembers why a target does not run as wanted. It is told once.
+func (r *round) fail(t host.Target, err error) {
+	n := r.n
+	r.broken[t] = true
+	if n.failedAlready(t, err) {
+		return
+	}
+	n.view.Lock()
+	n.failed[t] = err
+	n.view.Unlock()
+	n.log.Error("failed", "target", t.String(), "error", err)
+	n.events.publish(l3af.Event{Kind: eventFailed, Target: t.String(), Message: err.Error(), Revision: n.revs.latest})
+}
+
+func (r *round) trouble(err error) { r.troubles[err.Error()] = true }
+
+// failed gives the targets that do not run as wanted, in the document's order.
+func (r *round) failed() []l3af.Step {
+	var failed []l3af.Step
+	for i := range r.wants {
+		if t := r.wants[i].target; r.broken[t] {
+			failed = append(failed, l3af.Step{Verb: verbAttach, Target: t.String(), To: r.wants[i].made.id, Error: r.n.failed[t].Error()})
+		}
+	}
+	return failed
+}
+
+// end tells what concerns the node and forgets failures of targets that are
+// not wanted any more.
+func (r *round) end() {
+	n := r.n
+	troubles := slices.Sorted(maps.Keys(r.troubles))
+	for _, t := range troubles {
+		if !slices.Contains(n.troubles, t) {
+			n.log.Error(t)
+			n.events.publish(l3af.Event{Kind: eventLog, Message: t, Revision: n.revs.latest})
+		}
+	}
+	n.view.Lock()
+	defer n.view.Unlock()
+	n.troubles = troubles
+	if r.have == nil || r.ctx.Err() != nil {
+		return // the round ended early and knows of no target
+	}
+	wanted := map[host.Target]bool{}
+	for i := range r.wants {
+		wanted[r.wants[i].target] = true
+	}
+	maps.DeleteFunc(n.failed, func(t host.Target, _ error) bool { return !wanted[t] })
+	maps.DeleteFunc(n.notes, func(t host.Target, _ string) bool { return !wanted[t] })
+	maps.DeleteFunc(n.gone, func(t host.Target, _ time.Time) bool { return wanted[t] })
+	n.last = r.failed()
+}
+
+// watchInterfaces tells when an interface the document names comes or goes.
+func (r *round) watchInterfaces() {
+	n := r.n
+	now := map[host.Target]bool{}
+	for _, w := range r.wants {
+		if w.made.chain != nil && w.present {
+			now[w.target] = true
+		}
+	}
+	if n.present != nil {
+		tell := func(t host.Target, what string) {
+			n.log.Info(what, "target", t.String())
+			n.events.publish(l3af.Event{Kind: eventInterface, Target: t.String(), Message: what, Revision: n.revs.latest})
+		}
+		for t := range now {
+			if !n.present[t] {
+				tell(t, "the interface is there")
+			}
+		}
+		for t := range n.present {
+			if !now[t] && claim(r.wants, t) != "" {
+				tell(t, "the interface is gone")
+			}
+		}
+	}
+	n.present = now
+}
+
+// interfaces lists the interfaces of each namespace at most once. A namespace
+// that does not exist has none.
+func (n *Node) interfaces() func(netns string) ([]host.Interface, error) {
+	type answer struct {
+		list []host.Interface
+		err  error
+	}
+	known := map[string]answer{}
+	return func(netns string) ([]host.Interface, error) {
+		a, ok := known[netns]
+		if !ok {
+			a.list, a.err = n.kernel.Interfaces(netns)
+			if errors.Is(a.err, fs.ErrNotExist) {
+				a.list, a.err = nil, nil
+			}
+			known[netns] = a
+		}
+		return a.list, a.err
+	}
+}

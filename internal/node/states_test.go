@@ -1,0 +1,97 @@
+package node
+
+import (
+	"encoding/json"
+	"path/filepath"
+
+	"l3af"
+)
+
+// State is one whole state of the table that tests walk.
+type State struct {
+	Name    string
+	State   *l3af.State
+	Running []string // targets
+	Waiting []string
+	// Entries are how many entries the map "table" of member a has at xdp/v0.
+	Entries int
+}
+
+// States is the table. It needs an interface v0 and w0, w1 in the daemon's
+// namespace, v1 in the namespace blue.
+func States() []State {
+	abs := func(name string) string {
+		path, err := filepath.Abs(filepath.Join("testdata", name))
+		if err != nil {
+			panic(err)
+		}
+		return path
+	}
+	tiny, other := abs("tiny.bpf.o"), abs("other.bpf.o")
+	a := l3af.Program{Name: "a", Package: tiny, Entry: "tiny"}
+	b := l3af.Program{Name: "b", Package: other, Entry: "other"}
+	with := func(p l3af.Program, f func(*l3af.Program)) l3af.Program {
+		f(&p)
+		return p
+	}
+	fixed := with(a, func(p *l3af.Program) { p.Config = map[string]any{"fixed": json.Number("2")} })
+	live := with(a, func(p *l3af.Program) { p.Config = map[string]any{"live": json.Number("7")} })
+	table := func(n int) l3af.Program {
+		return with(a, func(p *l3af.Program) {
+			entries := []l3af.MapEntry{}
+			for i := range n {
+				entries = append(entries, l3af.MapEntry{Key: json.Number(string('1' + rune(i))), Value: json.Number("5")})
+			}
+			p.Maps = map[string][]l3af.MapEntry{"table": entries}
+		})
+	}
+	proceed := with(a, func(p *l3af.Program) { p.Proceed = []l3af.Verdict{l3af.Pass, l3af.Drop} })
+	tc := func(p l3af.Program) l3af.Program {
+		p.Entry += "_tc"
+		return p
+	}
+	at := func(iface string, kind l3af.HookKind, programs ...l3af.Program) l3af.Chain {
+		return l3af.Chain{Interface: iface, Hook: kind, Programs: programs}
+	}
+	in := func(netns string, c l3af.Chain) l3af.Chain {
+		c.Netns = netns
+		return c
+	}
+	mode := func(m l3af.Mode, c l3af.Chain) l3af.Chain {
+		c.Mode = m
+		return c
+	}
+	of := func(chains ...l3af.Chain) *l3af.State {
+		return &l3af.State{APIVersion: l3af.APIVersion, Chains: chains}
+	}
+	probe := func(s *l3af.State) *l3af.State {
+		s.Probes = []l3af.Probe{{Name: "p", Package: tiny, Entry: "tiny_probe"}}
+		return s
+	}
+	v0 := []string{"xdp/v0"}
+	return []State{
+		{Name: "empty", State: of()},
+		{Name: "one", State: of(at("v0", l3af.XDP, a)), Running: v0},
+		{Name: "two", State: of(at("v0", l3af.XDP, a, b)), Running: v0},
+		{Name: "reordered", State: of(at("v0", l3af.XDP, b, a)), Running: v0},
+		{Name: "fixed", State: of(at("v0", l3af.XDP, fixed, b)), Running: v0},
+		{Name: "live", State: of(at("v0", l3af.XDP, live, b)), Running: v0},
+		{Name: "contents", State: of(at("v0", l3af.XDP, table(3), b)), Running: v0, Entries: 3},
+		{Name: "other contents", State: of(at("v0", l3af.XDP, table(1), b)), Running: v0, Entries: 1},
+		{Name: "proceed", State: of(at("v0", l3af.XDP, proceed, b)), Running: v0},
+		{Name: "hooks", State: of(at("v0", l3af.XDP, a), at("v0", l3af.TCIngress, tc(a), tc(b)), at("v0", l3af.TCEgress, tc(b))),
+			Running: []string{"xdp/v0", "tc-ingress/v0", "tc-egress/v0"}},
+		{Name: "namespace", State: of(in("blue", at("v1", l3af.XDP, b)), at("v0", l3af.XDP, b)), Running: []string{"xdp/blue:v1", "xdp/v0"}},
+		{Name: "globs", State: of(at("w*", l3af.XDP, a, b), at("?0", l3af.XDP, b), at("w1", l3af.XDP, b)),
+			Running: []string{"xdp/w0", "xdp/v0", "xdp/w1"}},
+		{Name: "generic", State: of(mode(l3af.Generic, at("v0", l3af.XDP, a, b))), Running: v0},
+		{Name: "native", State: of(mode(l3af.Native, at("v0", l3af.XDP, a, b))), Running: v0},
+		{Name: "probe", State: probe(of(at("v0", l3af.XDP, b))), Running: []string{"xdp/v0", "probe/p"}},
+		{Name: "waiting", State: of(at("nope", l3af.XDP, a), at("v0", l3af.XDP, b), at("z*", l3af.TCEgress, tc(b)), in("nowhere", at("v0", l3af.XDP, a))),
+			Running: v0, Waiting: []string{"xdp/nope", "tc-egress/z*", "xdp/nowhere:v0"}},
+		{Name: "all", State: probe(of(at("v0", l3af.XDP, table(2), b), at("v0", l3af.TCIngress, tc(a)), in("blue", at("v*", l3af.TCEgress, tc(b), tc(a))), at("w?", l3af.XDP, fixed))),
+			Running: []string{"xdp/v0", "tc-ingress/v0", "tc-egress/blue:v1", "xdp/w0", "xdp/w1", "probe/p"}, Entries: 2},
+		{Name: "removed", State: of(at("v0", l3af.XDP, b)), Running: v0},
+		{Name: "empty again", State: of()},
+	}
+}
