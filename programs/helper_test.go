@@ -2,6 +2,7 @@ package programs
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"l3af/internal/packet"
 	"l3af/internal/testenv"
 )
 
@@ -57,7 +59,6 @@ func load(t testing.TB, name string, globals map[string]any) *ebpf.Collection {
 // as it went in.
 func run(t testing.TB, p *ebpf.Program, frame []byte) int32 {
 	t.Helper()
-	// An XDP buffer of the kernel has at least 14 bytes, a socket buffer 15.
 	opts := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+64)}
 	code, err := p.Run(&opts)
 	if err != nil {
@@ -67,6 +68,23 @@ func run(t testing.TB, p *ebpf.Program, frame []byte) int32 {
 		t.Fatalf("%s changed the packet:\n%x\n%x", p, frame, opts.DataOut)
 	}
 	return int32(code)
+}
+
+// runsOnTC says whether BPF_PROG_TEST_RUN makes a socket buffer of the frame:
+// it wants a whole Ethernet header and, where that announces IP, a whole fixed
+// IP header (bpf_prog_test_run_skb in net/bpf/test_run.c). A VLAN tag before IP
+// gets shorter ones in.
+func runsOnTC(frame []byte) bool {
+	if len(frame) <= 14 {
+		return false
+	}
+	switch binary.BigEndian.Uint16(frame[12:]) {
+	case packet.TypeIPv4:
+		return len(frame) >= 14+20
+	case packet.TypeIPv6:
+		return len(frame) >= 14+40
+	}
+	return true
 }
 
 // The codes of TC programs that let a packet on, or drop it.

@@ -60,13 +60,19 @@ LIST(allow_dst);
 LIST(deny);
 LIST(deny_dst);
 
-static __always_inline bool in_range(const volatile __u16 *range, __u16 port)
-{
-	__u16 first = range[FIRST], last = range[LAST];
+/*
+ * What follows says 0 for a match. It branches on the rule, which the verifier
+ * knows, and not on the packet: so it has one state to follow from each rule to
+ * the next, however many there are.
+ */
 
-	if (!last)
-		return !first || port == first;
-	return first <= port && port <= last;
+static __always_inline __u32 port_differs(const volatile __u16 *range, __u32 port)
+{
+	__u32 first = range[FIRST], last = range[LAST];
+
+	if (last)
+		return ((port - first) | (last - port)) >> 31;
+	return first ? port ^ first : 0;
 }
 
 /*
@@ -74,24 +80,49 @@ static __always_inline bool in_range(const volatile __u16 *range, __u16 port)
  * it for one of a flow it lets through; a drop rule does not: without its
  * first fragment no host can use it.
  */
-static __always_inline bool ports_match(const volatile struct acl_rule *r, const struct packet *p)
+static __always_inline __u32 ports_differ(const volatile struct acl_rule *r, const struct packet *p)
 {
+	__u32 differ, fragment = p->fragment, has_ports = p->has_ports;
+
 	if (!(r->src_port[FIRST] | r->src_port[LAST] | r->dst_port[FIRST] | r->dst_port[LAST]))
-		return true;
-	if (!p->has_ports)
-		return false;
-	if (p->fragment)
-		return r->action == pass;
-	return in_range(r->src_port, p->from_port) && in_range(r->dst_port, p->to_port);
+		return 0;
+	opaque(fragment);
+	opaque(has_ports);
+	differ = port_differs(r->src_port, p->from_port) | port_differs(r->dst_port, p->to_port);
+	if (r->action == pass)
+		differ &= fragment - 1;
+	else
+		differ |= fragment;
+	return differ | (has_ports ^ 1);
+}
+
+static __always_inline __u32 prefix_differs(const volatile struct prefix *prefix, const struct address *a)
+{
+	const volatile __u32 *want = (const volatile __u32 *)prefix->addr;
+	__u32 len = prefix->prefixlen, differ = 0;
+
+	for (__u32 i = 0; i < 4; i++)
+		differ |= (want[i] ^ a->word[i]) & prefix_mask(len, i);
+	return differ;
 }
 
 static __always_inline bool rule_matches(const volatile struct acl_rule *r, const struct packet *p)
 {
-	if (r->protocol != any && r->protocol != p->protocol)
+	__u32 differ = ports_differ(r, p);
+
+	if (r->protocol != any)
+		differ |= r->protocol ^ p->protocol;
+	if (r->vlan)
+		differ |= r->vlan ^ p->vlan;
+	opaque(differ);
+	if (differ)
 		return false;
-	if (r->vlan && r->vlan != p->vlan)
-		return false;
-	return ports_match(r, p) && prefix_contains(&r->src, &p->from) && prefix_contains(&r->dst, &p->to);
+	if (r->src.prefixlen)
+		differ |= prefix_differs(&r->src, &p->from);
+	if (r->dst.prefixlen)
+		differ |= prefix_differs(&r->dst, &p->to);
+	opaque(differ);
+	return !differ;
 }
 
 static __always_inline __u32 higher(__u32 best, const __u32 *found)

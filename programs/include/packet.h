@@ -60,15 +60,15 @@ struct packet {
 	__u16 from_port; /* host order; of no meaning unless has_ports and not fragment */
 	__u16 to_port;
 	__u8 protocol;	/* after the extension headers */
-	bool has_ports; /* the protocol is one with ports */
-	bool fragment;	/* not the first: the layer 4 header is elsewhere */
+	__u8 has_ports; /* 1: the protocol is one with ports */
+	__u8 fragment;	/* 1: not the first, the layer 4 header is elsewhere */
 };
 
 struct cursor {
 	void *pos;
 	void *end;
 	__u32 big;   /* length of the frame above 64 KiB: such an aggregate (BIG TCP) has none in its IP header */
-	__u32 noise; /* of which the verifier knows nothing */
+	__u32 noise; /* any number that the verifier does not know */
 };
 
 /* What parse_network leaves for parse_transport. */
@@ -77,9 +77,6 @@ struct network {
 	__u16 fragment; /* offset, in 8 bytes */
 	__u8 next;
 };
-
-/* Hides from the compiler what it knows of a value, so that it keeps a check the verifier needs. */
-#define opaque(x) asm volatile("" : "+r"(x))
 
 /*
  * Gives x, of which the verifier then only knows that it is at most mask. Paths
@@ -105,7 +102,7 @@ static __always_inline enum parsed parse_network(struct cursor *c, int tags, str
 	if ((void *)(eth + 1) > c->end)
 		return TRUNCATED;
 	type = eth->h_proto;
-	c->noise = eth->h_source[5];
+	c->noise = c->end - c->pos;
 	c->pos = eth + 1;
 	for (int i = 0; i < MAX_TAGS; i++) {
 		struct {
@@ -123,6 +120,7 @@ static __always_inline enum parsed parse_network(struct cursor *c, int tags, str
 	}
 	p->ethertype = bpf_ntohs(type);
 	c->pos = (void *)eth + forget(c, c->pos - (void *)eth, 31);
+	p->vlan = forget(c, p->vlan, 0xfff);
 
 	if (type == bpf_htons(ETH_P_IP)) {
 		struct iphdr *ip = c->pos;
@@ -136,8 +134,8 @@ static __always_inline enum parsed parse_network(struct cursor *c, int tags, str
 			return MALFORMED;
 		if (c->pos + head > c->end)
 			return TRUNCATED;
-		map_ipv4(&p->from, ip->saddr);
-		map_ipv4(&p->to, ip->daddr);
+		map_ipv4(&p->from, ip->saddr, forget(c, 0, ~0));
+		map_ipv4(&p->to, ip->daddr, forget(c, 0, ~0));
 		n->left = total - head;
 		n->fragment = bpf_ntohs(ip->frag_off) & IP_OFFSET;
 		n->next = ip->protocol;
@@ -248,9 +246,9 @@ static __always_inline enum parsed parse_transport(struct cursor *c, struct pack
 		p->fragment = n->fragment != 0;
 		return PARSED;
 	}
-	p->has_ports = true;
+	p->has_ports = 1;
 	if (n->fragment) {
-		p->fragment = true;
+		p->fragment = 1;
 		/* It could overwrite the flags of a header already let through (RFC 3128). */
 		return n->next == tcp && n->fragment == 1 ? MALFORMED : PARSED;
 	}
@@ -280,7 +278,12 @@ static __always_inline enum parsed parse(struct cursor *c, int tags, enum depth 
 
 	if (r != PARSED || depth == NETWORK)
 		return r;
-	return parse_transport(c, p, &n);
+	r = parse_transport(c, p, &n);
+	p->from_port = forget(c, p->from_port, 0xffff);
+	p->to_port = forget(c, p->to_port, 0xffff);
+	p->has_ports = forget(c, p->has_ports, 1);
+	p->fragment = forget(c, p->fragment, 1);
+	return r;
 }
 
 static __always_inline enum parsed parse_xdp(struct xdp_md *ctx, enum depth depth, struct packet *p)
