@@ -1,0 +1,369 @@
+// Package bind joins one program of the state document to its package: it
+// picks the ELF function, sets its globals and encodes the contents of its maps,
+// and says every mistake with its path in the document. It never touches the
+// kernel but to ask how many CPUs there may be.
+package bind
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"l3af"
+	"l3af/internal/artifact"
+	"l3af/internal/chain"
+	"l3af/internal/host"
+	"l3af/internal/near"
+	"l3af/internal/value"
+)
+
+// Bound is a program of the document, ready to be composed.
+type Bound struct {
+	Member chain.Member
+	// Contents are what the document wants in the program's maps, ordered by
+	// the maps' names. Globals outside of read-only data that the document
+	// sets, or that the manifest lists, are patches of their section: they are
+	// in the section's initial contents too, but a map of an earlier load may
+	// be adopted.
+	Contents []host.Contents
+	Attach   string // probes: tracepoint/GROUP/NAME or raw_tracepoint/NAME
+}
+
+// Program binds a program of a chain. path is its place in the document, such
+// as chains[1].programs[0]; the mistakes are in its package, entry, proceed,
+// config and maps. Bound is nil when there are mistakes.
+func Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Program, path string) (*Bound, []l3af.Mistake) {
+	b := binder{pkg: pkg, path: path, kind: kind}
+	if !slices.Contains(l3af.HookKinds(), kind) {
+		b.fail("", "", "unknown hook %q", kind)
+		return nil, b.mistakes
+	}
+	row := b.choose(p.Entry, "")
+	if row == nil {
+		return nil, b.mistakes
+	}
+	proceed := b.proceed(p.Proceed, row.Proceed)
+	out := &Bound{Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry, Proceed: proceed}}
+	return b.finish(out, p.Settings)
+}
+
+// Probe binds a probe. path is its place in the document, such as probes[0].
+// Bound is nil when there are mistakes.
+func Probe(pkg *artifact.Package, p l3af.Probe, path string) (*Bound, []l3af.Mistake) {
+	b := binder{pkg: pkg, path: path}
+	attach, err := l3af.NormalAttach(p.Attach)
+	if err != nil {
+		b.fail(".attach", "", "%v", err)
+		return nil, b.mistakes
+	}
+	row := b.choose(p.Entry, attach)
+	if row == nil {
+		return nil, b.mistakes
+	}
+	out := &Bound{
+		Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry},
+		Attach: b.attach(attach, row.Attach),
+	}
+	return b.finish(out, p.Settings)
+}
+
+type binder struct {
+	pkg      *artifact.Package
+	path     string
+	kind     l3af.HookKind // "" for a probe
+	spec     *ebpf.CollectionSpec
+	prog     *ebpf.ProgramSpec
+	entry    string
+	mistakes []l3af.Mistake
+}
+
+// maxMistakes is how many mistakes of one program are worth reading.
+const maxMistakes = 200
+
+func (b *binder) fail(path, hint, format string, args ...any) {
+	if len(b.mistakes) < maxMistakes {
+		b.mistakes = append(b.mistakes, l3af.Mistake{Path: b.path + path, Message: fmt.Sprintf(format, args...), Hint: hint})
+	}
+}
+
+// failValue reports what is wrong with a value of the document.
+func (b *binder) failValue(path, prefix string, err error) {
+	for _, e := range errorsOf(err) {
+		b.fail(path+e.Path, e.Hint, "%s%s", prefix, e.Message)
+	}
+}
+
+func errorsOf(err error) value.Errors {
+	if es, ok := err.(value.Errors); ok {
+		return es
+	}
+	return value.Errors{{Message: err.Error()}}
+}
+
+func (b *binder) finish(out *Bound, s l3af.Settings) (*Bound, []l3af.Mistake) {
+	out.Contents = append(b.config(out.Member.Name, s.Config), b.maps(out.Member.Name, s.Maps)...)
+	if len(b.mistakes) > 0 {
+		return nil, b.mistakes
+	}
+	slices.SortFunc(out.Contents, func(x, y host.Contents) int { return strings.Compare(x.Map, y.Map) })
+	return out, nil
+}
+
+// place says what kind of program is wanted.
+func (b *binder) place() string {
+	if b.kind == "" {
+		return "probe"
+	}
+	return string(b.kind)
+}
+
+// choose picks the program, loads its object and checks its type. It returns
+// nil when there is a mistake.
+func (b *binder) choose(entry, attach string) *artifact.Program {
+	var row *artifact.Program
+	if len(b.pkg.Manifest.Programs) == 0 {
+		row = b.chooseBare(entry, attach)
+	} else if row = b.chooseListed(entry, attach); row != nil && !b.load(row.Object) {
+		return nil
+	}
+	if row == nil {
+		return nil
+	}
+	b.entry, b.prog = row.Entry, b.spec.Programs[row.Entry]
+	if b.prog == nil {
+		b.fail(".package", near.Hint(row.Entry, names(b.spec.Programs)), "package %s: object %s has no program %q, which its manifest names",
+			b.pkg.Manifest.Name, row.Object, row.Entry)
+		return nil
+	}
+	if wrong := b.wrongType(b.prog); wrong != "" {
+		b.fail(".entry", "", "%q %s", row.Entry, wrong)
+		return nil
+	}
+	return row
+}
+
+// chooseListed picks from the manifest.
+func (b *binder) chooseListed(entry, attach string) *artifact.Program {
+	all := b.pkg.Manifest.Programs
+	var fit, named []*artifact.Program
+	var list, entries []string
+	for i := range all {
+		p := &all[i]
+		at := string(p.Hook)
+		if at == "" {
+			at = "probe"
+		}
+		list = append(list, fmt.Sprintf("%s (%s)", p.Entry, at))
+		if p.Entry == entry {
+			named = append(named, p)
+		}
+		if p.Hook == b.kind && (entry == "" || p.Entry == entry) {
+			fit = append(fit, p)
+		}
+		if p.Hook == b.kind && !slices.Contains(entries, p.Entry) {
+			entries = append(entries, p.Entry)
+		}
+	}
+	switch {
+	case entry != "" && len(named) == 0:
+		b.fail(".entry", near.Hint(entry, entries), "package %s has no program %q", b.pkg.Manifest.Name, entry)
+	case entry != "" && len(fit) == 0:
+		at := string(named[0].Hook)
+		if at == "" {
+			at = "probe"
+		}
+		b.fail(".entry", near.Hint("", entries), "%q is a %s program, not %s", entry, at, b.place())
+	case len(fit) == 0:
+		b.fail(".package", "it has "+brief(list), "package %s has no %s program", b.pkg.Manifest.Name, b.place())
+	case len(fit) == 1:
+		return fit[0]
+	default:
+		// A probe may be listed for several events, and the document picks.
+		for _, p := range fit {
+			if attach != "" && p.Attach == attach {
+				return p
+			}
+		}
+		if entry == "" && len(entries) > 1 {
+			b.fail(".entry", "write one of "+brief(entries), "is required: package %s has %d %s programs", b.pkg.Manifest.Name, len(entries), b.place())
+		} else if attach != "" {
+			return fit[0]
+		} else {
+			b.fail(".attach", "", "is required: %q of package %s is for several events", fit[0].Entry, b.pkg.Manifest.Name)
+		}
+	}
+	return nil
+}
+
+// chooseBare picks from the object itself.
+func (b *binder) chooseBare(entry, attach string) *artifact.Program {
+	objects := b.pkg.Objects()
+	if len(objects) != 1 {
+		b.fail(".package", "", "package %s has no program", b.pkg.Manifest.Name)
+		return nil
+	}
+	if !b.load(objects[0]) {
+		return nil
+	}
+	row := &artifact.Program{Object: objects[0], Hook: b.kind, Entry: entry}
+	if entry != "" {
+		if b.spec.Programs[entry] == nil {
+			b.fail(".entry", near.Hint(entry, b.programs(b.fits)), "the object has no program %q", entry)
+			return nil
+		}
+		return row
+	}
+	fit := b.programs(b.fits)
+	if len(fit) > 1 {
+		// The ELF section may say more: the direction of tc, the event.
+		better := b.programs(func(p *ebpf.ProgramSpec) bool {
+			at, err := l3af.NormalAttach(section(p))
+			return b.fits(p) && (b.kind == "" && err == nil && at == attach && attach != "" || b.kind != "" && direction(p) == b.kind)
+		})
+		if len(better) > 0 {
+			fit = better
+		}
+	}
+	switch len(fit) {
+	case 0:
+		var list []string
+		for _, n := range names(b.spec.Programs) {
+			list = append(list, fmt.Sprintf("%s (%s)", n, typeName(b.spec.Programs[n])))
+		}
+		hint := "it has no program at all"
+		if len(list) > 0 {
+			hint = "it has " + brief(list)
+		}
+		b.fail(".package", hint, "the object has no %s program", b.place())
+		return nil
+	case 1:
+		row.Entry = fit[0]
+		if d := direction(b.spec.Programs[fit[0]]); d != "" && d != b.kind {
+			b.fail(".entry", fmt.Sprintf("write entry: %s to run it here all the same", fit[0]), "%q is a %s program, not %s", fit[0], d, b.kind)
+			return nil
+		}
+		return row
+	}
+	b.fail(".entry", "write one of "+brief(fit), "is required: the object has %d %s programs", len(fit), b.place())
+	return nil
+}
+
+// programs lists the entries whose program is as wanted.
+func (b *binder) programs(ok func(*ebpf.ProgramSpec) bool) []string {
+	return slices.DeleteFunc(names(b.spec.Programs), func(n string) bool { return !ok(b.spec.Programs[n]) })
+}
+
+func (b *binder) fits(p *ebpf.ProgramSpec) bool { return b.wrongType(p) == "" }
+
+// wrongType says why a program cannot run at the place; "" if it can.
+func (b *binder) wrongType(p *ebpf.ProgramSpec) string {
+	ok := false
+	switch b.kind {
+	case "":
+		ok = p.Type == ebpf.TracePoint || p.Type == ebpf.RawTracepoint
+	case l3af.XDP:
+		ok = p.Type == ebpf.XDP
+		if p.AttachType == ebpf.AttachXDPDevMap || p.AttachType == ebpf.AttachXDPCPUMap {
+			return fmt.Sprintf("runs from an entry of a map (section %s), not at a hook", section(p))
+		}
+	default:
+		ok = p.Type == ebpf.SchedCLS
+	}
+	if ok {
+		return ""
+	}
+	if b.kind == "" {
+		return fmt.Sprintf("is a %s program: probes are tracepoint and raw_tracepoint programs", typeName(p))
+	}
+	return fmt.Sprintf("is a %s program, not %s", typeName(p), b.kind)
+}
+
+// direction is the hook that the section of a tc program names; "" if none.
+func direction(p *ebpf.ProgramSpec) l3af.HookKind {
+	if p.Type != ebpf.SchedCLS {
+		return ""
+	}
+	switch p.AttachType {
+	case ebpf.AttachTCXIngress:
+		return l3af.TCIngress
+	case ebpf.AttachTCXEgress:
+		return l3af.TCEgress
+	}
+	return ""
+}
+
+// section is the ELF section of a program, without the mark of programs that
+// libbpf does not load by itself.
+func section(p *ebpf.ProgramSpec) string { return strings.TrimPrefix(p.SectionName, "?") }
+
+// typeName names a program's type as the document would.
+func typeName(p *ebpf.ProgramSpec) string {
+	switch p.Type {
+	case ebpf.UnspecifiedProgram:
+		return fmt.Sprintf("typeless (section %s)", clip(section(p)))
+	case ebpf.SchedCLS:
+		return "tc"
+	case ebpf.RawTracepoint:
+		return "raw_tracepoint"
+	}
+	return strings.ToLower(p.Type.String())
+}
+
+// proceed is the document's set, else the manifest's, else the hook's.
+func (b *binder) proceed(want, listed []l3af.Verdict) []l3af.Verdict {
+	if len(want) == 0 {
+		want = listed
+	}
+	if len(want) == 0 {
+		return b.kind.DefaultProceed()
+	}
+	var all []string
+	for _, v := range b.kind.Verdicts() {
+		all = append(all, string(v))
+	}
+	for i, v := range want {
+		at := fmt.Sprintf(".proceed[%d]", i)
+		if !slices.Contains(all, string(v)) {
+			b.fail(at, near.Hint(string(v), all), "%q is no verdict of %s", v, b.kind)
+		} else if slices.Contains(want[:i], v) {
+			b.fail(at, "", "%q is there already", v)
+		}
+	}
+	return slices.Clone(want)
+}
+
+// attach is the event the document names, else the manifest, else the section.
+func (b *binder) attach(want, listed string) string {
+	if want == "" {
+		want = listed
+	}
+	if want == "" {
+		at, err := l3af.NormalAttach(section(b.prog))
+		if err != nil || at == "" {
+			b.fail(".attach", "write tracepoint/GROUP/NAME or raw_tracepoint/NAME", "is required: the section %s of %q does not name an event",
+				clip(section(b.prog)), b.entry)
+			return ""
+		}
+		return at
+	}
+	if kind, _, _ := strings.Cut(want, "/"); kind != typeName(b.prog) {
+		b.fail(".attach", "", "%q is a %s program: it cannot attach to %s", b.entry, typeName(b.prog), want)
+	}
+	return want
+}
+
+func brief(list []string) string {
+	if len(list) > 12 {
+		return fmt.Sprintf("%s and %d more", strings.Join(list[:12], ", "), len(list)-12)
+	}
+	return strings.Join(list, ", ")
+}
+
+func clip(s string) string {
+	if len(s) > 64 {
+		return s[:61] + "..."
+	}
+	return s
+}

@@ -1,0 +1,97 @@
+package bind
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+)
+
+// maxZeroes bounds the sections that take no place in the file (.bss).
+const maxZeroes = 32 << 20
+
+// load reads an object of the package.
+func (b *binder) load(name string) bool {
+	text, err := b.pkg.Object(name)
+	if err == nil {
+		b.spec, err = parse(text)
+	}
+	if err != nil {
+		b.fail(".package", "", "object %s: %v", clip(name), err)
+		return false
+	}
+	return true
+}
+
+// parse reads an ELF object that anybody may have made.
+func parse(text []byte) (spec *ebpf.CollectionSpec, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			spec, err = nil, fmt.Errorf("damaged: %v", p)
+		}
+	}()
+	if err := check(text); err != nil {
+		return nil, err
+	}
+	spec, err = ebpf.LoadCollectionSpecFromReader(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	for name, m := range spec.Maps {
+		if m == nil {
+			return nil, fmt.Errorf("damaged: map %s is not there", name)
+		}
+	}
+	return spec, nil
+}
+
+// check refuses what is no BPF object, and what would cost more than its size
+// to read.
+func check(text []byte) error {
+	if !bytes.HasPrefix(text, []byte(elf.ELFMAG)) {
+		return errors.New("not an ELF file")
+	}
+	f, err := elf.NewFile(bytes.NewReader(text))
+	if err != nil {
+		return fmt.Errorf("the ELF file is cut short or damaged: %w", err)
+	}
+	native := elf.ELFDATA2LSB
+	if bigEndian {
+		native = elf.ELFDATA2MSB
+	}
+	switch {
+	// Old compilers wrote EM_NONE.
+	case f.Machine != elf.EM_BPF && f.Machine != elf.EM_NONE:
+		return fmt.Errorf("made for %s, not for BPF", f.Machine)
+	case f.Class != elf.ELFCLASS64:
+		return fmt.Errorf("made for %s: BPF is 64 bits", f.Class)
+	case f.Data != native:
+		return fmt.Errorf("made for machines of the other byte order (%s)", f.Data)
+	case len(f.Sections) == 0:
+		return errors.New("the ELF file has no sections")
+	}
+	var zeroes uint64
+	for _, s := range f.Sections {
+		switch {
+		case s.Flags&elf.SHF_COMPRESSED != 0:
+			return fmt.Errorf("section %s is compressed", clip(s.Name))
+		case s.Type == elf.SHT_NULL:
+		case s.Type == elf.SHT_NOBITS:
+			if s.Size > maxZeroes {
+				zeroes = maxZeroes
+			}
+			if zeroes += s.Size; zeroes > maxZeroes {
+				return fmt.Errorf("section %s is too large: at most %d MiB", clip(s.Name), maxZeroes>>20)
+			}
+		case s.Offset > uint64(len(text)) || s.FileSize > uint64(len(text))-s.Offset:
+			return fmt.Errorf("the ELF file is cut short: section %s ends behind its end", clip(s.Name))
+		}
+	}
+	return nil
+}
+
+func names[T any](m map[string]T) []string { return slices.Sorted(maps.Keys(m)) }
