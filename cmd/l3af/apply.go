@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"l3af"
+)
+
+// errNotAll is returned after an apply of which something failed.
+type errNotAll struct{ failed []l3af.Step }
+
+func (e *errNotAll) Error() string {
+	lines := make([]string, len(e.failed))
+	for i, s := range e.failed {
+		lines[i] = s.Target + ": " + s.Error
+	}
+	return strings.Join(lines, "\n")
+}
+
+func newApply(a *app) *cobra.Command {
+	var file string
+	var dry bool
+	var only int
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE",
+		Short: "Make the node run what a document says, and nothing else",
+		Long: `Apply makes the node run what a document says, and nothing else. It prints what
+changed; a second apply of the same document changes nothing. When some hooks
+cannot run as wanted, the others do all the same, and the exit code is 1.`,
+		Example: `  l3af apply -f state.yaml
+  l3af apply -f state.yaml --dry-run
+  l3af get | sed s/1000/2000/ | l3af apply -f -`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if only < -1 {
+				return &usageError{"--if-revision must be 0 or more", "0 means: only when nothing was ever applied"}
+			}
+			s, err := a.document(file)
+			if err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			if dry {
+				plan, err := a.client().Plan(ctx, s)
+				if err != nil {
+					return err
+				}
+				return a.showApplied(ctx, plan, "would become")
+			}
+			if only == -1 {
+				// What we replace is what is there now: of two at once, one
+				// is told to look again.
+				if only, err = a.revision(ctx); err != nil {
+					return err
+				}
+			}
+			applied, err := a.client().Apply(ctx, s, only)
+			if err != nil {
+				return err
+			}
+			return a.showApplied(ctx, applied, "now")
+		},
+	}
+	cmd.Flags().StringVarP(&file, "filename", "f", "", "the document, YAML or JSON; - reads standard input")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "check everything and print the plan, change nothing")
+	cmd.Flags().IntVar(&only, "if-revision", -1, "only if this is the revision in force")
+	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
+	return cmd
+}
+
+// revision is the number of the latest revision, 0 before the first apply.
+func (a *app) revision(ctx context.Context) (int, error) {
+	r, err := a.client().State(ctx)
+	if err == nil {
+		return r.Number, nil
+	}
+	if !errors.Is(err, l3af.ErrNotFound) {
+		return 0, err
+	}
+	// None was applied, or the latest is damaged.
+	st, err := a.client().Status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return st.Revision, nil
+}
+
+// showApplied prints what an apply did, and fails when not all of it worked.
+func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, verb string) error {
+	err := a.show(ap, func(bool) error {
+		switch {
+		case !ap.Changed && len(ap.Steps) == 0:
+			fmt.Fprintf(a.out, "revision %d: nothing to change\n", ap.Revision)
+		case !ap.Changed:
+			fmt.Fprintf(a.out, "revision %d: the same state, repaired\n", ap.Revision)
+		default:
+			fmt.Fprintf(a.out, "%s revision %d\n", verb, ap.Revision)
+		}
+		t := &table{}
+		for _, s := range ap.Steps {
+			what := s.To
+			if s.From != "" && s.To != "" && s.From != s.To {
+				what = s.From + " -> " + s.To
+			} else if s.To == "" {
+				what = s.From
+			}
+			if s.Error != "" {
+				what = "failed"
+			}
+			t.add("", s.Verb, s.Target, what)
+		}
+		if err := t.print(a.out); err != nil || verb != "now" {
+			return err
+		}
+		return a.showWaiting(ctx)
+	})
+	if err != nil || len(ap.Failed) == 0 {
+		return err
+	}
+	return &errNotAll{ap.Failed}
+}
+
+// showWaiting names the chains that wait for their interface: that is no
+// mistake, but it may be a misspelled name.
+func (a *app) showWaiting(ctx context.Context) error {
+	st, err := a.client().Status(ctx)
+	if err != nil {
+		return err
+	}
+	t := &table{}
+	for _, c := range st.Chains {
+		if c.State == l3af.Waiting {
+			t.add("", "waiting", hookName(c), "no such interface yet")
+		}
+	}
+	return t.print(a.out)
+}
+
+func hookName(c l3af.ChainStatus) string {
+	return l3af.Hook{Netns: c.Netns, Interface: c.Interface, Kind: c.Hook}.String()
+}

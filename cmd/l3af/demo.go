@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"l3af/internal/demo"
+)
+
+func newDemo(a *app) *cobra.Command {
+	var keep bool
+	var stop string
+	var length time.Duration
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole of it, in network namespaces of its own",
+		Long: `Demo makes two network namespaces joined by a veth pair, starts an l3afd of its
+own, and applies acl -> ratelimit -> stats on the receiving side. It sends real
+traffic, shows what each program lets through and drops, then changes the chain
+again and again under traffic and counts the packets that a change lost: 0, or
+the exit code is 1. It takes everything away in the end. It needs root.`,
+		Example: `  sudo l3af demo
+  sudo l3af demo --keep`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if stop != "" {
+				return demo.Stop(stop)
+			}
+			if length < 3*time.Second || length > time.Hour {
+				return &usageError{"--time must be between 3s and 1h", "a time is written like 20s"}
+			}
+			f, ok := a.out.(*os.File)
+			err := demo.Run(cmd.Context(), demo.Options{
+				Out:      a.out,
+				Terminal: ok && term.IsTerminal(int(f.Fd())),
+				Keep:     keep,
+				Time:     length,
+				Command:  called(),
+			})
+			if cmd.Context().Err() != nil {
+				return errors.New("demo: interrupted; everything it made is gone")
+			}
+			if err != nil {
+				return fmt.Errorf("demo: %w", err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave it running, and say what to try and how to stop it")
+	cmd.Flags().StringVar(&stop, "stop", "", "take away the demo that --keep left in this folder")
+	cmd.Flags().DurationVar(&length, "time", 20*time.Second, "about how long it takes")
+	_ = cmd.MarkFlagDirname("stop")
+	return cmd
+}
+
+// called is how to call this program again.
+func called() string {
+	if exe, err := os.Executable(); err != nil || strings.Contains(exe, "/go-build") {
+		return "go run ./cmd/l3af" // whose binary is gone afterwards
+	}
+	return os.Args[0]
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/rogpeppe/go-internal/diff"
+	"github.com/spf13/cobra"
+
+	"l3af"
+	"l3af/internal/doc"
+)
+
+func newDiff(a *app) *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "diff -f FILE",
+		Short: "Compare a document with the state in force",
+		Long: `Diff compares a document with the state in force, both written the same way.
+It exits 0 when they say the same, 1 when they do not.`,
+		Example: "  l3af diff -f state.yaml",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.document(file)
+			if err != nil {
+				return err
+			}
+			name, old := "nothing", []byte(nil)
+			switch r, err := a.client().State(cmd.Context()); {
+			case err == nil:
+				name = fmt.Sprintf("revision %d", r.Number)
+				if old, err = doc.YAML(r.State); err != nil {
+					return err
+				}
+			case !errors.Is(err, l3af.ErrNotFound):
+				return err
+			}
+			new, err := doc.YAML(*s)
+			if err != nil {
+				return err
+			}
+			d := diff.Diff(name, old, file, new)
+			if d == nil {
+				return nil
+			}
+			if _, err := a.out.Write(d); err != nil {
+				return err
+			}
+			return errDifferent
+		},
+	}
+	cmd.Flags().StringVarP(&file, "filename", "f", "", "the document, YAML or JSON; - reads standard input")
+	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
+	return cmd
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"l3af"
+)
+
+func newEvents(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "events",
+		Short: "Follow what happens on the node, recent events first",
+		Long: `Events follows what happens on the node, recent events first, until it is
+interrupted. With -o json it prints one object a line.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			err := a.client().Events(cmd.Context(), a.printEvent)
+			if cmd.Context().Err() != nil {
+				return nil
+			}
+			return err
+		},
+	}
+}
+
+func (a *app) printEvent(e l3af.Event) error {
+	if a.output == formatJSON {
+		j := json.NewEncoder(a.out)
+		j.SetEscapeHTML(false)
+		return j.Encode(e)
+	}
+	if a.output == formatYAML {
+		fmt.Fprintln(a.out, "---")
+		return printYAML(a.out, e)
+	}
+	at := e.Time.Local().Format(time.TimeOnly)
+	if a.output == formatWide {
+		at = e.Time.Format(time.RFC3339Nano)
+	}
+	_, err := fmt.Fprintf(a.out, "%s  %-9s  %s  %s\n", at, e.Kind, dash(e.Target), e.Message)
+	return err
+}

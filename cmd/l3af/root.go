@@ -1,0 +1,162 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"l3af/internal/daemon"
+	"l3af/internal/demo"
+)
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1 // or, of diff, there are differences
+	exitUsage  = 2
+)
+
+// app is what the commands share.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	socket   string
+	output   string // table, wide, json, yaml; "" as the command likes
+}
+
+// usageError is a mistake in how the command was called.
+type usageError struct {
+	what string
+	hint string
+}
+
+func (e *usageError) Error() string { return e.what }
+
+// failure is what went wrong while doing as told.
+type failure struct{ error }
+
+func (f *failure) Unwrap() error { return f.error }
+
+// errDifferent makes diff exit with 1 and say no more.
+var errDifferent = errors.New("different")
+
+// run is the whole command line; it returns the exit code.
+func run(args []string, in io.Reader, out, errw io.Writer) int {
+	if len(args) > 0 && args[0] == demo.DaemonCommand {
+		return daemon.Main(args[1:])
+	}
+	// The first signal ends what is under way in good order; commands that
+	// only wait, like events, are done then.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	a := &app{in: in, out: out, err: errw}
+	root := newRoot(a)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	cmd, err := root.ExecuteContextC(ctx)
+	switch f := (*failure)(nil); {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errDifferent):
+		return exitFailed
+	case errors.As(err, &f):
+		a.complain(f.error)
+		return exitFailed
+	}
+	hint := fmt.Sprintf("see %s --help", cmd.CommandPath())
+	if u := (*usageError)(nil); errors.As(err, &u) && u.hint != "" {
+		hint = u.hint
+	}
+	fmt.Fprintf(errw, "l3af: %v\nhint: %s\n", err, hint)
+	return exitUsage
+}
+
+// newRoot makes the command tree.
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "l3af",
+		Short: "Run many eBPF programs on one host as if they were one",
+		Long: `l3af tells l3afd, the daemon of a node, which eBPF programs to run at which
+network interfaces and kernel events, and shows what runs.
+
+Try "l3af demo" first: it needs root and nothing else.`,
+		Args:          cobra.ArbitraryArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return cmd.Help()
+		}
+		e := &usageError{what: fmt.Sprintf("unknown command %q", args[0])}
+		if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+			e.hint = fmt.Sprintf("did you mean %q?", near[0])
+		}
+		return e
+	}
+	root.SuggestionsMinimumDistance = 2
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.socket, "socket", "", "socket of l3afd (default $L3AF_SOCKET, else "+daemon.DefaultSocket+")")
+	flags.StringVarP(&a.output, "output", "o", "", "output format: "+strings.Join(formats, ", "))
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if a.socket == "" {
+			a.socket = os.Getenv("L3AF_SOCKET")
+		}
+		if a.socket == "" {
+			a.socket = daemon.DefaultSocket
+		}
+		if a.output != "" && !slices.Contains(formats, a.output) {
+			return &usageError{
+				fmt.Sprintf("unknown output format %q", a.output),
+				"formats are " + strings.Join(formats, ", "),
+			}
+		}
+		return nil
+	}
+	for _, c := range []*cobra.Command{
+		newApply(a), newDiff(a), newGet(a), newStatus(a), newHistory(a), newRollback(a), newEvents(a),
+		newDemo(a), newBench(a), newVersion(a),
+	} {
+		work := c.RunE
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			err := work(cmd, args)
+			if u := (*usageError)(nil); err == nil || errors.As(err, &u) {
+				return err
+			}
+			return &failure{err}
+		}
+		root.AddCommand(c)
+	}
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return cmd.Help()
+				}
+				return &usageError{fmt.Sprintf("no completion for %q", args[0]), "there is bash, zsh, fish and powershell"}
+			}
+			c.Args = cobra.ArbitraryArgs
+		}
+	}
+	return root
+}
+
+// noArgs is for commands that take flags only.
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return &usageError{what: fmt.Sprintf("unexpected argument %q", args[0])}
+	}
+	return nil
+}
