@@ -15,8 +15,9 @@ type Member struct {
 	// and leaves it as it is.
 	Spec  *ebpf.CollectionSpec
 	Entry string // key of Spec.Programs
-	// Proceed are the verdicts after which the next program runs. Counting the
-	// first costs nothing; each of the others costs one counter when it occurs.
+	// Proceed are the verdicts after which the next program runs; empty: the
+	// hook's default. Counting the first costs nothing; each of the others
+	// costs one counter when it occurs.
 	Proceed []l3af.Verdict
 }
 
@@ -28,7 +29,8 @@ type Chain struct {
 	Kind   l3af.HookKind // "" for a probe
 	Attach string        // probes only: tracepoint/GROUP/NAME or raw_tracepoint/NAME
 	// Program is named l3af_<ID>. Its map references are the Ref of Maps and
-	// must be bound with Instructions.AssociateMap.
+	// must be bound with Instructions.AssociateMap, in a copy: that changes the
+	// instructions.
 	Program  *ebpf.ProgramSpec
 	Maps     []Map
 	Programs []Linked // in order
@@ -36,10 +38,10 @@ type Chain struct {
 
 // Map is one map that a chain's program needs.
 type Map struct {
-	Ref    string // symbol of the references in Chain.Program
-	Member string // whose it is; "" for the counters
-	Name   string // as the object names it
-	Spec   *ebpf.MapSpec
+	Ref    string        // symbol of the references in Chain.Program
+	Member string        // whose it is; "" for the counters
+	Name   string        // as the object names it
+	Spec   *ebpf.MapSpec // with its first contents: the values of globals
 	// Pinned maps outlive the program. The others are read-only data, part of
 	// the program.
 	Pinned bool
@@ -48,7 +50,7 @@ type Map struct {
 // Linked says how one program came into the chain.
 type Linked struct {
 	Name    string
-	Linkage string // inlined
+	Linkage string // inlined; "" for a probe
 	Proceed []l3af.Verdict
 }
 

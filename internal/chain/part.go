@@ -52,6 +52,9 @@ func take(m Member) (*part, error) {
 	if m.Name == "" {
 		return nil, refuse("", "a program has no name")
 	}
+	if strings.ContainsRune(m.Name, 0) {
+		return nil, refuse("", "the name %q holds a zero byte", m.Name)
+	}
 	if len(identifier(m.Name)) > maxIdentifier {
 		return nil, refuse(m.Name, "the name is too long: %d bytes as an identifier, of %d", len(identifier(m.Name)), maxIdentifier)
 	}
