@@ -10,7 +10,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"l3af"
@@ -194,7 +193,8 @@ func (n *Node) isCurrent(d *drafted) bool {
 
 // Plan tells the steps that applying s would take, without taking any. What
 // would be loaded is loaded for a try: a step's Error says why the kernel
-// refuses it.
+// refuses it. It tells of a write where the document wants other contents,
+// which may turn out to be there already.
 func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 	d, err := draft(s, n.opts.Open)
 	if err != nil {
@@ -244,17 +244,20 @@ func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 		if w.unread != nil {
 			p.Failed = append(p.Failed, l3af.Step{Verb: verbAttach, Target: w.target.String(), To: w.made.id,
 				Error: fmt.Sprintf("list interfaces: %v", w.unread)})
-		} else if w.present && !changes[w.target] && old != nil && old.id == w.made.id && !sameContents(old.contents, w.made.contents) {
+		} else if w.present && !changes[w.target] && old != nil && old.id == w.made.id && !alreadyWanted(old.contents, w.made.contents) {
 			p.Steps = append(p.Steps, l3af.Step{Verb: verbWrite, Target: w.target.String(), To: w.made.id})
 		}
 	}
 	return p, nil
 }
 
-// sameContents compares whatever the order of maps.
-func sameContents(a, b []host.Contents) bool {
-	order := func(a, b host.Contents) int {
-		return strings.Compare(a.Member+"\x00"+a.Map, b.Member+"\x00"+b.Map)
+// alreadyWanted reports whether the contents of every map were wanted before.
+// Maps that nothing is wanted of any more keep what they have.
+func alreadyWanted(before, now []host.Contents) bool {
+	for _, c := range now {
+		if !slices.ContainsFunc(before, func(b host.Contents) bool { return reflect.DeepEqual(b, c) }) {
+			return false
+		}
 	}
-	return reflect.DeepEqual(slices.SortedFunc(slices.Values(a), order), slices.SortedFunc(slices.Values(b), order))
+	return true
 }

@@ -214,14 +214,8 @@ type counted struct {
 	live []host.Counts    // of the maps that are not folded
 }
 
-// read adds up what a target's programs counted, folded or not.
+// read adds up what a target's programs counted, folded or not. t.mu is held.
 func (t *totals) read(target host.Target) (counted, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.readLocked(target)
-}
-
-func (t *totals) readLocked(target host.Target) (counted, error) {
 	live, err := t.kernel.Counts(target)
 	if err != nil {
 		return counted{}, fmt.Errorf("read counters of %s: %w", target, err)
@@ -244,7 +238,7 @@ func (t *totals) readLocked(target host.Target) (counted, error) {
 func (t *totals) show(target host.Target) (counted, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r, err := t.readLocked(target)
+	r, err := t.read(target)
 	if err != nil {
 		return r, err
 	}

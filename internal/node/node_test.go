@@ -1,0 +1,814 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"l3af"
+	"l3af/internal/artifact"
+	"l3af/internal/host"
+	"l3af/internal/node/fake"
+)
+
+// state finds one of the table.
+func state(name string) *l3af.State {
+	for _, s := range States() {
+		if s.Name == name {
+			return s.State
+		}
+	}
+	panic(name)
+}
+
+// chainAt finds the status of a chain.
+func chainAt(t *testing.T, s *l3af.Status, at string) l3af.ChainStatus {
+	t.Helper()
+	for _, c := range s.Chains {
+		if (l3af.Hook{Netns: c.Netns, Interface: c.Interface, Kind: c.Hook}).String() == at {
+			return c
+		}
+	}
+	t.Fatalf("no %s in %+v", at, s.Chains)
+	return l3af.ChainStatus{}
+}
+
+func verbs(steps []l3af.Step) []string {
+	list := []string{}
+	for _, s := range steps {
+		list = append(list, s.Verb+" "+s.Target)
+	}
+	return list
+}
+
+func wantSteps(t *testing.T, steps []l3af.Step, want ...string) {
+	t.Helper()
+	if got := verbs(steps); !slices.Equal(got, want) {
+		t.Errorf("steps are %q, want %q", got, want)
+	}
+}
+
+// A revision that cannot be read: what runs runs on, nothing is changed and
+// the file stays until a state is applied.
+func TestDamagedRevision(t *testing.T) {
+	for name, damage := range map[string]func([]byte) []byte{
+		"cut short":    func(b []byte) []byte { return b[:len(b)/2] },
+		"cut by one":   func(b []byte) []byte { return b[:len(b)-2] },
+		"empty":        func([]byte) []byte { return nil },
+		"zeros":        func(b []byte) []byte { return make([]byte, len(b)) },
+		"wrong number": func(b []byte) []byte { return bytes.Replace(b, []byte(`"revision": 2`), []byte(`"revision": 7`), 1) },
+		"no state":     func([]byte) []byte { return []byte(`{"revision": 2}`) },
+		"bad hook":     func(b []byte) []byte { return bytes.Replace(b, []byte(`"xdp"`), []byte(`"xpd"`), 1) },
+		"two":          func(b []byte) []byte { return append(b, b...) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.apply(state("two"))
+			r.apply(state("hooks"))
+			r.n.Close()
+			path := filepath.Join(r.dir, "revisions", revisionName(2))
+			whole, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			damaged := damage(whole)
+			if bytes.Equal(damaged, whole) {
+				t.Fatal("not damaged")
+			}
+			if err := os.WriteFile(path, damaged, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			before := r.k.Left()
+
+			r.open()
+			wantSteps(t, r.reconcile())
+			if after := r.k.Left(); !slices.Equal(after, before) {
+				t.Errorf("changed: %q, was %q", after, before)
+			}
+			s := r.status()
+			if len(s.Errors) != 1 || !strings.Contains(s.Errors[0], path) || s.Revision != 2 {
+				t.Errorf("status: %+v", s)
+			}
+			if len(s.Chains) != 3 || chainAt(t, s, "xdp/v0").State != l3af.Running || chainAt(t, s, "xdp/v0").Programs[0].Name != "a" {
+				t.Errorf("chains: %+v", s.Chains)
+			}
+			if r.n.Current() != nil {
+				t.Errorf("current: %+v", r.n.Current())
+			}
+			if _, err := r.n.Apply(context.Background(), state("two"), "test", 1); !isConflict(err, 2, false) {
+				t.Errorf("apply on revision 1: %v", err)
+			}
+			if kept, err := os.ReadFile(path); err != nil || !bytes.Equal(kept, damaged) {
+				t.Errorf("the damaged file was changed: %v", err)
+			}
+
+			a, err := r.n.Rollback(context.Background(), 0, "test", 2)
+			if err != nil || a.Revision != 3 || !a.Changed {
+				t.Fatalf("rollback: %+v, %v", a, err)
+			}
+			if kept, err := os.ReadFile(path + ".damaged"); err != nil || !bytes.Equal(kept, damaged) {
+				t.Errorf("the damaged file was not kept: %v", err)
+			}
+			if _, err := os.Stat(path); err == nil {
+				t.Error("the damaged file is still in the way")
+			}
+			if !sameState(r.n.Current(), state("two")) || len(r.status().Errors) > 0 {
+				t.Errorf("after rollback: %+v, %+v", r.n.Current(), r.status())
+			}
+			// The number of a damaged revision is never used again.
+			os.Remove(filepath.Join(r.dir, "revisions", revisionName(3)))
+			os.Remove(filepath.Join(r.dir, "revisions", revisionName(1)))
+			r.restart()
+			if a := r.apply(state("one")); a.Revision != 3 {
+				t.Errorf("revision %d after 2 was damaged", a.Revision)
+			}
+		})
+	}
+}
+
+func isConflict(err error, current int, busy bool) bool {
+	var c *l3af.ConflictError
+	return errors.As(err, &c) && c.Current == current && c.Busy == busy
+}
+
+// A package that is missing in the store stops its chain only; when it is
+// there again, the chain is mended without an apply.
+func TestMissingPackage(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("namespace")) // only other.bpf.o
+	r.apply(state("hooks"))     // a is tiny, at xdp and tc-ingress
+	digest := r.n.Current().Packages[state("one").Chains[0].Programs[0].Package]
+	r.n.Close()
+	from, to := filepath.Join(r.dir, "packages", digest), filepath.Join(r.dir, "away")
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+	before := r.k.Running()
+	r.k.Reboot()
+	r.restart()
+	s := r.status()
+	for _, at := range []string{"xdp/v0", "tc-ingress/v0"} {
+		if c := chainAt(t, s, at); c.State != l3af.Failed || !strings.Contains(c.Error, "package") {
+			t.Errorf("%+v", c)
+		}
+	}
+	if c := chainAt(t, s, "tc-egress/v0"); c.State != l3af.Running {
+		t.Errorf("%+v", c)
+	}
+	wantSteps(t, r.reconcile())
+	if err := os.Rename(to, from); err != nil {
+		t.Fatal(err)
+	}
+	wantSteps(t, r.reconcile(), "attach xdp/v0", "attach tc-ingress/v0")
+	if after := r.k.Running(); !reflect.DeepEqual(after, before) {
+		t.Errorf("running %v, was %v", after, before)
+	}
+
+	// While it runs, a missing package changes nothing; applying the same
+	// state puts it back.
+	if err := os.RemoveAll(from); err != nil {
+		t.Fatal(err)
+	}
+	r.restart()
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Failed || c.ID != before[hookOf("xdp/v0")] || c.ProgramID == 0 {
+		t.Errorf("%+v", c)
+	}
+	if a := r.apply(state("hooks")); a.Changed || len(a.Steps) > 0 {
+		t.Errorf("applied again: %+v", a)
+	}
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestSecondDaemon(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two"))
+	before := r.seen
+	_, err := Open(Options{Dir: r.dir, Kernel: r.k, point: r.point})
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", os.Getpid())) || !strings.Contains(err.Error(), r.dir) {
+		t.Errorf("second daemon: %v", err)
+	}
+	if len(r.seen) != len(before) {
+		t.Errorf("it changed %q", r.seen[len(before):])
+	}
+	r.n.Close()
+	r.open()
+}
+
+// One apply at a time: others are told so at once, and see the revision that
+// is in force. An apply outlives its client.
+func TestConcurrentApplies(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("one"))
+	inside, go_on := make(chan bool), make(chan bool)
+	var once sync.Once
+	r.k.Before = func(method string, _ host.Target) error {
+		if method == "Attach" {
+			once.Do(func() { close(inside); <-go_on })
+		}
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		a, err := r.n.Apply(ctx, state("two"), "first", 1)
+		if err == nil && (!a.Changed || a.Revision != 2 || len(a.Failed) > 0) {
+			err = fmt.Errorf("first: %+v", a)
+		}
+		done <- err
+	}()
+	<-inside
+	cancel()
+	for _, apply := range []func() (*l3af.Applied, error){
+		func() (*l3af.Applied, error) { return r.n.Apply(context.Background(), state("hooks"), "second", -1) },
+		func() (*l3af.Applied, error) { return r.n.Rollback(context.Background(), 0, "second", -1) },
+	} {
+		if _, err := apply(); !isConflict(err, 2, true) {
+			t.Errorf("second: %v", err)
+		}
+	}
+	if s := r.status(); s.Revision != 2 || chainAt(t, s, "xdp/v0").State != l3af.Running {
+		t.Errorf("status meanwhile: %+v", s)
+	}
+	close(go_on)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := r.n.Apply(context.Background(), state("one"), "late", 1); !isConflict(err, 2, false) {
+		t.Errorf("late: %v", err)
+	}
+	if a, err := r.n.Apply(context.Background(), state("one"), "right", 2); err != nil || a.Revision != 3 {
+		t.Errorf("right: %+v, %v", a, err)
+	}
+	r.n.Close()
+	if _, err := r.n.Apply(context.Background(), state("one"), "after", -1); err == nil {
+		t.Error("applied after Close")
+	}
+}
+
+// Every mistake at once, and nothing changed.
+func TestMistakes(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two"))
+	garbage := filepath.Join(r.dir, "garbage.o")
+	if err := os.WriteFile(garbage, []byte("\x7fELF and then nothing of the kind"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := state("hooks")
+	s.Chains[0].Programs[0].Package = "/nowhere/x.o"
+	s.Chains[1].Programs[1].Config = map[string]any{"nonsense": true}
+	s.Chains[2].Programs[0].Package = garbage
+	s.Probes = []l3af.Probe{{Name: "p", Package: "builtin:nothing"}}
+	before := len(r.seen)
+	for _, try := range []func() error{
+		func() error { _, err := r.n.Apply(context.Background(), s, "test", -1); return err },
+		func() error { _, err := r.n.Plan(context.Background(), s); return err },
+	} {
+		var invalid *l3af.InvalidError
+		if err := try(); !errors.As(err, &invalid) {
+			t.Fatalf("%v", err)
+		}
+		var paths []string
+		for _, m := range invalid.Mistakes {
+			paths = append(paths, m.Path)
+		}
+		want := []string{"chains[0].programs[0].package", "chains[1].programs[1].config.nonsense", "chains[2].programs[0]", "probes[0].package"}
+		if len(paths) != len(want) {
+			t.Fatalf("%q", invalid)
+		}
+		for i := range want {
+			if !strings.HasPrefix(paths[i], want[i]) {
+				t.Errorf("mistake %d is at %s, want %s", i, paths[i], want[i])
+			}
+		}
+	}
+	bad := &l3af.State{APIVersion: l3af.APIVersion, Chains: []l3af.Chain{{Interface: "v0", Hook: "xpd"}}}
+	if _, err := r.n.Apply(context.Background(), bad, "test", -1); !strings.Contains(fmt.Sprint(err), `did you mean "xdp"`) {
+		t.Errorf("%v", err)
+	}
+	if len(r.seen) != before || r.n.Current().Number != 1 {
+		t.Errorf("changed: %q", r.seen[before:])
+	}
+}
+
+// Plan tells what Apply does then, and changes nothing.
+func TestPlanTellsWhatApplyDoes(t *testing.T) {
+	r := newRig(t)
+	table := States()
+	random := rand.New(rand.NewPCG(5, 6))
+	for i := range 2 * len(table) {
+		s := table[i%len(table)]
+		if i >= len(table) {
+			s = table[random.IntN(len(table))]
+		}
+		before, points := r.k.Left(), len(r.seen)
+		p, err := r.n.Plan(context.Background(), s.State)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.seen) != points || !slices.Equal(r.k.Left(), before) {
+			t.Fatalf("%s: plan changed %q", s.Name, r.seen[points:])
+		}
+		a := r.apply(s.State)
+		// A write may turn out not to be needed.
+		p.Steps = slices.DeleteFunc(p.Steps, func(s l3af.Step) bool {
+			return s.Verb == verbWrite && !slices.Contains(a.Steps, s)
+		})
+		if !reflect.DeepEqual(p.Steps, a.Steps) || p.Changed != a.Changed || len(p.Failed) > 0 {
+			t.Errorf("%s: planned %+v, did %+v", s.Name, p, a)
+		}
+	}
+	r.k.Refuse = map[string]error{"a": errors.New("the verifier says no")}
+	r.apply(state("empty"))
+	p, err := r.n.Plan(context.Background(), state("namespace"))
+	if err != nil || len(p.Failed) > 0 || len(p.Steps) != 2 {
+		t.Errorf("plan of what loads: %+v, %v", p, err)
+	}
+	p, err = r.n.Plan(context.Background(), state("two"))
+	if err != nil || len(p.Failed) != 1 || !strings.Contains(p.Steps[0].Error, "verifier") {
+		t.Errorf("plan of what does not load: %+v, %v", p, err)
+	}
+}
+
+// A chain that does not load leaves the others alone and what ran running.
+func TestBrokenHookIsAlone(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("globs")) // a and b at w0, b at v0 and w1
+	r.k.Traffic(10, func(host.Target, string) {})
+	r.k.Refuse = map[string]error{"a": errors.New("verifier: 1: R1 invalid mem access\n2: and so on")}
+	before := chainAt(t, r.status(), "xdp/w0")
+
+	s := state("globs")
+	for i := range s.Chains {
+		s.Chains[i].Programs = slices.Clone(s.Chains[i].Programs)
+		slices.Reverse(s.Chains[i].Programs)
+	}
+	s.Chains[1].Programs = append(s.Chains[1].Programs, l3af.Program{Name: "c", Package: s.Chains[1].Programs[0].Package, Entry: "other"})
+	a, err := r.n.Apply(context.Background(), s, "test", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSteps(t, a.Steps, "replace xdp/w0", "replace xdp/v0")
+	if len(a.Failed) != 1 || a.Failed[0].Target != "xdp/w0" || !strings.Contains(a.Failed[0].Error, "and so on") {
+		t.Errorf("failed: %+v", a.Failed)
+	}
+	r.k.Traffic(5, func(host.Target, string) {})
+	st := r.status()
+	c := chainAt(t, st, "xdp/w0")
+	if c.State != l3af.Failed || !strings.Contains(c.Error, "and so on") || c.ID != before.ID || c.ProgramID != before.ProgramID || c.LinkID != before.LinkID {
+		t.Errorf("broken: %+v, was %+v", c, before)
+	}
+	if len(c.Programs) != 2 || c.Programs[0].Name != "b" || c.Programs[0].Packets != 15 || c.Programs[1].Packets != 15 {
+		t.Errorf("broken: programs %+v", c.Programs)
+	}
+	if c := chainAt(t, st, "xdp/v0"); c.State != l3af.Running || len(c.Programs) != 2 || c.Programs[1].Packets != 5 {
+		t.Errorf("other: %+v", c)
+	}
+	// It is tried again, told once, and heals by itself.
+	wantSteps(t, r.reconcile(), "replace xdp/w0")
+	n := 0
+	for ev := range events0(r.n) {
+		if ev.Kind == eventFailed {
+			n++
+		}
+	}
+	if n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	r.k.Refuse = nil
+	wantSteps(t, r.reconcile(), "replace xdp/w0")
+	if c := chainAt(t, r.status(), "xdp/w0"); c.State != l3af.Running || c.Error != "" || c.ID == before.ID || c.Programs[0].Packets != 15 {
+		t.Errorf("healed: %+v", c)
+	}
+
+	// Failing to begin with, then removed: nothing is left.
+	r.k.Refuse = map[string]error{"a": errors.New("no")}
+	if a, err := r.n.Apply(context.Background(), state("hooks"), "test", -1); err != nil || len(a.Failed) != 2 {
+		t.Errorf("%+v, %v", a, err)
+	}
+	r.apply(state("empty"))
+	if left := r.k.Left(); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// events0 gives the events so far.
+func events0(n *Node) <-chan l3af.Event {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	return n.Events(ctx)
+}
+
+func TestInterfaceDeletedMidApply(t *testing.T) {
+	r := newRig(t)
+	for _, method := range []string{"Attach", "Write"} {
+		r.apply(state("empty"))
+		r.k.AddInterface("", "v0")
+		if method == "Write" {
+			r.apply(state("all"))
+		}
+		r.k.Before = func(m string, target host.Target) error {
+			if m == method && target == hookOf("xdp/v0") {
+				r.k.DeleteInterface("", "v0")
+			}
+			return nil
+		}
+		a := r.apply(state("all")) // fails the test if any hook failed
+		r.k.Before = nil
+		if method == "Attach" && a.Steps[0].Error == "" {
+			t.Errorf("steps: %+v", a.Steps)
+		}
+		s := r.status()
+		if c := chainAt(t, s, "xdp/v0"); c.State != l3af.Waiting || c.ID != "" {
+			t.Errorf("%s: %+v", method, c)
+		}
+		for _, at := range []string{"xdp/w0", "tc-egress/blue:v1"} {
+			if c := chainAt(t, s, at); c.State != l3af.Running {
+				t.Errorf("%s: %+v", method, c)
+			}
+		}
+	}
+}
+
+// Interfaces come, go, come back and get other names while the node runs.
+func TestInterfacesComeAndGo(t *testing.T) {
+	r := newRig(t)
+	r.k.Point = nil
+	s := state("two")
+	s.Chains = append(s.Chains, state("globs").Chains[0]) // w*
+	r.apply(s)
+	r.k.Traffic(7, func(host.Target, string) {})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- r.n.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	eventually := func(what string, ok func(*l3af.Status) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			if ok(r.status()) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("never %s: %+v", what, r.status())
+			}
+		}
+	}
+	at := func(s *l3af.Status, hook string) (c l3af.ChainStatus) {
+		for _, c := range s.Chains {
+			if (l3af.Hook{Netns: c.Netns, Interface: c.Interface, Kind: c.Hook}).String() == hook {
+				return c
+			}
+		}
+		return c
+	}
+	eventually("running", func(s *l3af.Status) bool { return at(s, "xdp/v0").State == l3af.Running })
+	r.k.DeleteInterface("", "v0")
+	eventually("waiting", func(s *l3af.Status) bool {
+		c := at(s, "xdp/v0")
+		return c.State == l3af.Waiting && c.Programs[0].Packets == 7
+	})
+	r.k.AddInterface("", "v0")
+	eventually("back, with its counts", func(s *l3af.Status) bool {
+		c := at(s, "xdp/v0")
+		return c.State == l3af.Running && c.Programs[0].Packets == 7
+	})
+	r.k.Traffic(1, func(host.Target, string) {})
+	eventually("counting on", func(s *l3af.Status) bool { return at(s, "xdp/v0").Programs[0].Packets == 8 })
+
+	r.k.AddInterface("", "w2")
+	eventually("on a new interface", func(s *l3af.Status) bool { return at(s, "xdp/w2").State == l3af.Running })
+	link := at(r.status(), "xdp/w2").LinkID
+	r.k.RenameInterface("", "w2", "w3")
+	eventually("on a renamed interface", func(s *l3af.Status) bool { return at(s, "xdp/w3").State == l3af.Running })
+	if got := at(r.status(), "xdp/w3").LinkID; got != link {
+		t.Errorf("the link is %d, was %d before the interface was renamed", got, link)
+	}
+	// What a glob's interface leaves is kept for a while, not for ever.
+	old := host.Target{Hook: l3af.Hook{Interface: "w2", Kind: l3af.XDP}}
+	pins := func() bool {
+		return slices.ContainsFunc(r.k.Left(), func(l string) bool { return strings.HasPrefix(l, old.String()) })
+	}
+	eventually("known to be gone", func(*l3af.Status) bool {
+		r.n.mu.Lock()
+		defer r.n.mu.Unlock()
+		return !r.n.gone[old].IsZero()
+	})
+	if !pins() {
+		t.Error("the pins of an interface that is gone were removed at once")
+	}
+	r.n.mu.Lock()
+	r.n.gone[old] = r.n.gone[old].Add(-keepGone)
+	r.n.mu.Unlock()
+	r.k.AddInterface("", "unrelated")
+	eventually("forgotten", func(*l3af.Status) bool { return !pins() })
+
+	// Not wanted under its new name: the program goes.
+	r.k.RenameInterface("", "v0", "x0")
+	eventually("waiting again", func(s *l3af.Status) bool {
+		return at(s, "xdp/v0").State == l3af.Waiting && !slices.ContainsFunc(r.k.Left(), func(l string) bool { return strings.HasPrefix(l, "xdp/v0 link") })
+	})
+	kinds := map[string]int{}
+	for ev := range events0(r.n) {
+		kinds[ev.Kind]++
+	}
+	if kinds[eventInterface] < 4 || kinds[eventStep] < 4 || kinds[eventApplied] != 1 || kinds[eventFailed] != 0 {
+		t.Errorf("events: %v", kinds)
+	}
+}
+
+// A namespace that cannot be read holds up nothing else, and what runs in it
+// runs on.
+func TestNamespaceUnread(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("namespace"))
+	calls := 0
+	r.k.Before = func(method string, _ host.Target) error {
+		if method == "Interfaces" {
+			if calls++; calls == 1 { // blue is first in the document
+				return os.ErrPermission
+			}
+		}
+		return nil
+	}
+	s := state("namespace")
+	s.Chains[1] = state("two").Chains[0]
+	a, err := r.n.Apply(context.Background(), s, "test", -1)
+	if err != nil || len(a.Failed) != 1 || a.Failed[0].Target != "xdp/blue:v1" {
+		t.Errorf("%+v, %v", a, err)
+	}
+	wantSteps(t, a.Steps, "replace xdp/v0")
+	if len(r.k.Running()) != 2 {
+		t.Errorf("running: %v", r.k.Running())
+	}
+	wantSteps(t, r.reconcile())
+	if c := chainAt(t, r.status(), "xdp/blue:v1"); c.State != l3af.Running {
+		t.Errorf("%+v", c)
+	}
+}
+
+// A rollback brings the old packages back, whatever became of the files.
+func TestRollback(t *testing.T) {
+	r := newRig(t)
+	r.n.opts.Open = artifact.Open
+	path := filepath.Join(r.dir, "p.o")
+	install := func(name string) {
+		b, err := os.ReadFile(filepath.Join("testdata", name))
+		if err == nil {
+			err = os.WriteFile(path, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &l3af.State{APIVersion: l3af.APIVersion, Chains: []l3af.Chain{{Interface: "v0", Hook: l3af.XDP, Programs: []l3af.Program{{Name: "p", Package: path}}}}}
+	if _, err := r.n.Rollback(context.Background(), 0, "test", -1); !errors.Is(err, l3af.ErrNotFound) {
+		t.Errorf("nothing to roll back to: %v", err)
+	}
+	install("tiny.bpf.o")
+	r.apply(s)
+	first := r.k.Running()[hookOf("xdp/v0")]
+	if _, err := r.n.Rollback(context.Background(), 0, "test", -1); !errors.Is(err, l3af.ErrNotFound) {
+		t.Errorf("rollback of the first: %v", err)
+	}
+	install("other.bpf.o")
+	if a := r.apply(s); !a.Changed || a.Revision != 2 || r.k.Running()[hookOf("xdp/v0")] == first {
+		t.Errorf("the package changed under the same name: %+v", a)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	a, err := r.n.Rollback(context.Background(), 0, "me", 2)
+	if err != nil || a.Revision != 3 || !a.Changed || r.k.Running()[hookOf("xdp/v0")] != first {
+		t.Errorf("rollback: %+v, %v", a, err)
+	}
+	if a, err = r.n.Rollback(context.Background(), 1, "me", -1); err != nil || a.Changed || a.Revision != 3 {
+		t.Errorf("rollback to what is: %+v, %v", a, err)
+	}
+	if _, err = r.n.Rollback(context.Background(), 9, "me", -1); !errors.Is(err, l3af.ErrNotFound) {
+		t.Errorf("rollback to 9: %v", err)
+	}
+	if _, err = r.n.Rollback(context.Background(), 2, "me", 2); !isConflict(err, 3, false) {
+		t.Errorf("rollback on the wrong revision: %v", err)
+	}
+	r.restart()
+	wantSteps(t, r.reconcile())
+	revs, err := r.n.Revisions()
+	if err != nil || len(revs) != 3 || revs[0].Number != 3 || revs[0].By != "me" || revs[0].Time.IsZero() ||
+		!maps.Equal(revs[0].Packages, revs[2].Packages) || maps.Equal(revs[0].Packages, revs[1].Packages) {
+		t.Errorf("revisions: %+v, %v", revs, err)
+	}
+}
+
+func TestFiftyRevisions(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two")) // tiny and other
+	packages := func() int {
+		list, err := os.ReadDir(filepath.Join(r.dir, "packages"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	onlyOther := []*l3af.State{state("removed"), state("empty")}
+	for i := range 49 {
+		r.apply(onlyOther[i%2])
+	}
+	revs, err := r.n.Revisions()
+	if err != nil || len(revs) != 50 || revs[49].Number != 1 || packages() != 2 {
+		t.Fatalf("%d revisions, %d packages, %v", len(revs), packages(), err)
+	}
+	r.apply(onlyOther[1])
+	revs, err = r.n.Revisions()
+	if err != nil || len(revs) != 50 || revs[0].Number != 51 || revs[49].Number != 2 || packages() != 1 {
+		t.Errorf("%d revisions, %d packages, %v", len(revs), packages(), err)
+	}
+	files, err := os.ReadDir(filepath.Join(r.dir, "revisions"))
+	if err != nil || len(files) != 50 {
+		t.Errorf("%d files, %v", len(files), err)
+	}
+	if _, err := r.n.Rollback(context.Background(), 1, "test", -1); !errors.Is(err, l3af.ErrNotFound) {
+		t.Errorf("rollback to a revision that is not kept: %v", err)
+	}
+	r.restart()
+	if got := r.n.Current(); got == nil || got.Number != 51 {
+		t.Errorf("current: %+v", got)
+	}
+}
+
+// Under random changes, restarts and interfaces that come and go, with
+// readers all the time, no count ever shrinks while its program stays, and in
+// the end each is exact.
+func TestCountsOnlyGrow(t *testing.T) {
+	r := newRig(t)
+	programs := state("two").Chains[0].Programs
+	random := rand.New(rand.NewPCG(7, 8))
+	shuffled := func() *l3af.State {
+		s := state("two")
+		list := slices.Clone(programs)
+		random.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		for i := range list {
+			list[i].Proceed = []l3af.Verdict{l3af.Pass, l3af.Drop, l3af.TX}[:1+random.IntN(3)]
+		}
+		if random.IntN(2) == 0 {
+			list = append(list, l3af.Program{Name: "c", Package: programs[1].Package, Entry: "other"})
+		}
+		s.Chains[0].Programs = list
+		return s
+	}
+	r.apply(shuffled())
+	var mu sync.Mutex // the node is another one after a restart
+	stop, end := context.WithCancel(context.Background())
+	var readers sync.WaitGroup
+	exact := tally{}
+	r.each = func() {
+		n := uint64(random.IntN(3))
+		r.k.Traffic(n, func(t host.Target, program string) { exact[key(t, program)] += n })
+	}
+	for range 2 {
+		readers.Go(func() {
+			last := map[string]uint64{}
+			for stop.Err() == nil {
+				mu.Lock()
+				r.n.totals.mu.Lock()
+				c, err := r.n.totals.read(hookOf("xdp/v0"))
+				r.n.totals.mu.Unlock()
+				mu.Unlock()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, name := range []string{"a", "b"} {
+					if c.sums[name].Packets < last[name] || c.sums[name].Verdicts[l3af.Pass] < last[name] {
+						t.Errorf("%s counted %+v after %d", name, c.sums[name], last[name])
+					}
+					last[name] = c.sums[name].Packets
+				}
+			}
+		})
+	}
+	for i := range 150 {
+		switch random.IntN(8) {
+		case 0:
+			mu.Lock()
+			r.restart()
+			mu.Unlock()
+		case 1:
+			r.k.DeleteInterface("", "v0")
+			r.reconcile()
+			r.k.AddInterface("", "v0")
+			r.reconcile()
+		default:
+			r.apply(shuffled())
+		}
+		got := told(r.status())
+		for _, name := range []string{"a", "b"} {
+			if k := key(hookOf("xdp/v0"), name); got[k] != exact[k] {
+				t.Fatalf("change %d: told %d of %s, counted %d", i, got[k], k, exact[k])
+			}
+		}
+	}
+	end()
+	readers.Wait()
+	if exact[key(hookOf("xdp/v0"), "a")] == 0 {
+		t.Error("nothing was counted")
+	}
+	// A program that left begins anew.
+	r.apply(state("removed"))
+	r.each = nil
+	r.apply(state("two"))
+	if got := told(r.status())[key(hookOf("xdp/v0"), "a")]; got != 0 {
+		t.Errorf("a came back with %d", got)
+	}
+	if got := told(r.status())[key(hookOf("xdp/v0"), "b")]; got == 0 {
+		t.Error("b stayed and lost its counts")
+	}
+}
+
+// After a reboot nothing of the kernel is left; totals of replaced chains are.
+func TestReboot(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two"))
+	r.k.Traffic(5, func(host.Target, string) {})
+	r.apply(state("reordered"))
+	r.k.Reboot()
+	r.restart()
+	s := r.status()
+	for _, p := range chainAt(t, s, "xdp/v0").Programs {
+		if p.Packets != 5 || p.Verdicts[l3af.Pass] != 5 {
+			t.Errorf("%+v", p)
+		}
+	}
+	wantSteps(t, r.reconcile())
+}
+
+func TestDamagedCounters(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two"))
+	r.n.Close()
+	path := filepath.Join(r.dir, "counters.json")
+	if err := os.WriteFile(path, []byte(`{"boot": "x", "tot`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.restart()
+	if s := r.status(); len(s.Errors) != 1 || !strings.Contains(s.Errors[0], path) || chainAt(t, s, "xdp/v0").State != l3af.Running {
+		t.Errorf("%+v", s)
+	}
+	if b, err := os.ReadFile(path + ".damaged"); err != nil || len(b) == 0 {
+		t.Errorf("not kept: %v", err)
+	}
+}
+
+// A reader that does not read loses the oldest events and holds up nobody.
+func TestEventsForSlowReaders(t *testing.T) {
+	var e events
+	ctx, cancel := context.WithCancel(context.Background())
+	slow := e.read(ctx)
+	for i := range 1000 {
+		e.publish(l3af.Event{Revision: i})
+	}
+	late := e.read(ctx)
+	cancel()
+	last, n := -1, 0
+	for ev := range slow {
+		if ev.Revision <= last {
+			t.Fatalf("%d after %d", ev.Revision, last)
+		}
+		last, n = ev.Revision, n+1
+	}
+	if last != 999 || n < recentEvents {
+		t.Errorf("the slow reader got %d, the last is %d", n, last)
+	}
+	n = 0
+	for ev := range late {
+		if ev.Revision != 1000-recentEvents+n {
+			t.Fatalf("event %d is %d", n, ev.Revision)
+		}
+		n++
+	}
+	if n != recentEvents {
+		t.Errorf("the late reader got %d", n)
+	}
+	e.close()
+	if _, ok := <-e.read(context.Background()); !ok {
+		t.Error("recent events are lost after close")
+	}
+}
+
+var _ Kernel = (*fake.Kernel)(nil)
