@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -56,6 +57,24 @@ func openAt(t *testing.T, dir string) *Kernel {
 
 func testLog(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func textLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+// sendOne sends one UDP packet to nobody.
+func sendOne(t *testing.T, ns, addr string, port int) {
+	t.Helper()
+	testenv.In(t, ns, func() {
+		c, err := net.ListenUDP("udp", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, err = c.WriteTo([]byte("l3af"), &net.UDPAddr{IP: net.ParseIP(addr), Port: port})
+		if err != nil && !errors.Is(err, unix.EPERM) {
+			t.Fatal(err)
+		}
+	})
 }
 
 // restart is what a daemon's death and next start are to the pins.
@@ -194,35 +213,58 @@ func pair(t *testing.T) {
 		testenv.End{Netns: "far", Name: "v1", Addrs: []string{"10.9.0.2/24"}})
 }
 
+// control is a port that no test denies.
+const control = 7
+
 // arrives reports whether a UDP packet from one namespace to a port of an
-// address in another does.
-func arrives(t *testing.T, from, to, addr string, udp int) bool {
+// address in another does. Packets to the control port, sent behind it, tell
+// when it would have.
+func arrives(t *testing.T, from, to, addr string, port int) bool {
 	t.Helper()
-	var server, client net.PacketConn
-	at := &net.UDPAddr{IP: net.ParseIP(addr), Port: udp}
-	testenv.In(t, to, func() {
-		var err error
-		if server, err = net.ListenUDP("udp", at); err != nil {
-			t.Fatal(err)
+	listen := func(port int) (server *net.UDPConn) {
+		testenv.In(t, to, func() {
+			var err error
+			if server, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(addr), Port: port}); err != nil {
+				t.Fatal(err)
+			}
+		})
+		return server
+	}
+	// received waits for a packet, and takes those waiting behind it.
+	received := func(c *net.UDPConn, wait time.Duration) bool {
+		n := 0
+		for ; ; n++ {
+			c.SetReadDeadline(time.Now().Add(wait))
+			if _, _, err := c.ReadFrom(make([]byte, 16)); err != nil {
+				return n > 0
+			}
+			wait = time.Millisecond
 		}
-	})
-	defer server.Close()
-	testenv.In(t, from, func() {
-		var err error
-		if client, err = net.ListenUDP("udp", nil); err != nil {
-			t.Fatal(err)
+	}
+	reference := listen(control)
+	defer reference.Close()
+	server := reference
+	if port != control {
+		server = listen(port)
+		defer server.Close()
+	}
+	// For the first second or so a new interface may lose what it is given.
+	for answered, tries := 0, 0; answered < 2; tries++ {
+		if tries == 100 {
+			t.Errorf("packets to the control port do not arrive")
+			return false
 		}
-	})
-	defer client.Close()
-	// A few, for the first may wait for ARP. What is to arrive arrives at once.
-	for range 5 {
-		if _, err := client.WriteTo([]byte("l3af"), at); err != nil && !errors.Is(err, unix.EPERM) {
-			t.Fatal(err)
+		sendOne(t, from, addr, port)
+		if port != control {
+			sendOne(t, from, addr, control)
 		}
-		server.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		if _, _, err := server.ReadFrom(make([]byte, 16)); err == nil {
+		if !received(reference, 100*time.Millisecond) {
+			continue
+		}
+		if port == control || received(server, 10*time.Millisecond) {
 			return true
 		}
+		answered++
 	}
 	return false
 }
@@ -270,7 +312,7 @@ func TestNewMountsAndLocks(t *testing.T) {
 	testenv.Clean(t)
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	var log bytes.Buffer
-	k, err := New(dir, slog.New(slog.NewTextHandler(&log, nil)))
+	k, err := New(dir, textLog(&log))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +334,7 @@ func TestNewMountsAndLocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	log.Reset()
-	k, err = New(dir, slog.New(slog.NewTextHandler(&log, nil)))
+	k, err = New(dir, textLog(&log))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"l3af/internal/host"
 )
@@ -37,6 +39,12 @@ func (k *Kernel) openProbe(attach string, prog *ebpf.Program) (link.Link, error)
 			return nil, err
 		}
 		l, err := link.Tracepoint(group, name, prog, nil)
+		// A tracepoint has place for 64 programs, and those that were replaced
+		// leave it some time later. (The library hides the error's number.)
+		for tries := 0; tries < 50 && err != nil && strings.Contains(err.Error(), unix.E2BIG.Error()); tries++ {
+			time.Sleep(20 * time.Millisecond)
+			l, err = link.Tracepoint(group, name, prog, nil)
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("%w (`ls /sys/kernel/tracing/events` shows which tracepoints this kernel has)", os.ErrNotExist)
 		}
