@@ -174,7 +174,7 @@ func (b *binder) chooseListed(entry, attach string) *artifact.Program {
 		if at == "" {
 			at = "probe"
 		}
-		b.fail(".entry", near.Hint("", entries), "%q is a %s program, not %s", entry, at, b.place())
+		b.fail(".entry", near.Hint("", entries), "%q is %s program, not %s", entry, article(at), b.place())
 	case len(fit) == 0:
 		b.fail(".package", "it has "+brief(list), "package %s has no %s program", b.pkg.Manifest.Name, b.place())
 	case len(fit) == 1:
@@ -241,7 +241,7 @@ func (b *binder) chooseBare(entry, attach string) *artifact.Program {
 	case 1:
 		row.Entry = fit[0]
 		if d := direction(b.spec.Programs[fit[0]]); d != "" && d != b.kind {
-			b.fail(".entry", fmt.Sprintf("write entry: %s to run it here all the same", fit[0]), "%q is a %s program, not %s", fit[0], d, b.kind)
+			b.fail(".entry", fmt.Sprintf("write entry: %s to run it here all the same", fit[0]), "%q is %s program, not %s", fit[0], article(string(d)), b.kind)
 			return nil
 		}
 		return row
@@ -275,9 +275,9 @@ func (b *binder) wrongType(p *ebpf.ProgramSpec) string {
 		return ""
 	}
 	if b.kind == "" {
-		return fmt.Sprintf("is a %s program: probes are tracepoint and raw_tracepoint programs", typeName(p))
+		return fmt.Sprintf("is %s program: probes are tracepoint and raw_tracepoint programs", article(typeName(p)))
 	}
-	return fmt.Sprintf("is a %s program, not %s", typeName(p), b.kind)
+	return fmt.Sprintf("is %s program, not %s", article(typeName(p)), b.kind)
 }
 
 // direction is the hook that the section of a tc program names; "" if none.
@@ -309,6 +309,14 @@ func typeName(p *ebpf.ProgramSpec) string {
 		return "raw_tracepoint"
 	}
 	return strings.ToLower(p.Type.String())
+}
+
+// article puts a or an before a word.
+func article(word string) string {
+	if word != "" && strings.ContainsRune("aeiox", rune(word[0])) {
+		return "an " + word
+	}
+	return "a " + word
 }
 
 // proceed is the document's set, else the manifest's, else the hook's.
@@ -349,7 +357,7 @@ func (b *binder) attach(want, listed string) string {
 		return at
 	}
 	if kind, _, _ := strings.Cut(want, "/"); kind != typeName(b.prog) {
-		b.fail(".attach", "", "%q is a %s program: it cannot attach to %s", b.entry, typeName(b.prog), want)
+		b.fail(".attach", "", "%q is %s program: it cannot attach to %s", b.entry, article(typeName(b.prog)), want)
 	}
 	return want
 }

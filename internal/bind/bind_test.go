@@ -15,6 +15,7 @@ import (
 	"l3af/internal/artifact"
 	"l3af/internal/host"
 	"l3af/internal/testenv"
+	"l3af/internal/value"
 )
 
 func TestMain(m *testing.M) { os.Exit(testenv.Wrap(m).Run()) }
@@ -108,7 +109,7 @@ func TestChoose(t *testing.T) {
 		{all, l3af.TCEgress, `{"entry": "tc_in"}`, "tc_in [unspec ok pipe]"},
 		{all, l3af.XDP, `{"entry": "al"}`, `entry: the object has no program "al" (did you mean "all"?)`},
 		{all, l3af.XDP, `{"entry": "tc_in"}`, `entry: "tc_in" is a tc program, not xdp`},
-		{all, l3af.TCIngress, `{"entry": "all"}`, `entry: "all" is a xdp program, not tc-ingress`},
+		{all, l3af.TCIngress, `{"entry": "all"}`, `entry: "all" is an xdp program, not tc-ingress`},
 		{all, l3af.XDP, `{"entry": "other"}`, `entry: "other" is a kprobe program, not xdp`},
 		{all, l3af.XDP, `{"entry": "mystery"}`, `entry: "mystery" is a typeless (section unknown) program, not xdp`},
 		{all, l3af.XDP, `{"entry": "in_devmap"}`, `entry: "in_devmap" runs from an entry of a map (section xdp/devmap), not at a hook`},
@@ -172,7 +173,7 @@ func TestProbe(t *testing.T) {
 		{pack, `{"attach": "raw_tp/sys_exit"}`, "raw at raw_tracepoint/sys_exit"},
 		{pack, `{"entry": "raw"}`, "raw at raw_tracepoint/sys_exit"},
 		{pack, `{"entry": "raw", "attach": "raw_tp/sys_enter"}`, "raw at raw_tracepoint/sys_enter"},
-		{pack, `{"entry": "all"}`, `.entry: "all" is a xdp program, not probe (there are execs, raw)`},
+		{pack, `{"entry": "all"}`, `.entry: "all" is an xdp program, not probe (there are execs, raw)`},
 		{twice, `{}`, `.attach: is required: "execs" of package twice is for several events`},
 		{twice, `{"attach": "tp/sched/sched_process_exit"}`, "execs at tracepoint/sched/sched_process_exit"},
 	} {
@@ -328,5 +329,43 @@ func TestBuiltins(t *testing.T) {
 				t.Errorf("%s: its manifest lists the map %s, its objects have none", name, m.Name)
 			}
 		}
+	}
+}
+
+// A document as people write it for acl: rules are a list of maps that is
+// shorter than the array, with prefixes of both families in structs.
+func TestACLDocument(t *testing.T) {
+	pkg, err := artifact.Open("builtin:acl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := l3af.Program{Name: "acl"}
+	decode(t, `{
+		"config": {"default_verdict": "drop", "rules": [
+			{"action": "drop", "src": "10.0.0.0/8", "protocol": "tcp", "dst_port": [80]},
+			{"action": "pass", "dst": "2001:db8::1", "vlan": "0x5"}]},
+		"maps": {"deny": [{"key": "203.0.113.0/24", "value": 1}, {"key": "2001:db8::/32", "value": 2}]}}`, &p)
+	b, mistakes := Program(pkg, l3af.XDP, p, at)
+	if mistakes != nil {
+		t.Fatal(lines(mistakes))
+	}
+	rules := b.Member.Spec.Variables["rules"]
+	got, err := value.Decode(rules.Type, rules.Value, value.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want any
+	decode(t, `[
+		{"action": "drop", "protocol": "tcp", "src": "10.0.0.0/8", "dst": "::/0", "src_port": [0, 0], "dst_port": [80, 0], "vlan": 0},
+		{"action": "pass", "protocol": "any", "src": "::/0", "dst": "2001:db8::1/128", "src_port": [0, 0], "dst_port": [0, 0], "vlan": 5}]`, &want)
+	if list, ok := got.([]any); !ok || len(list) != 64 || !reflect.DeepEqual(list[:2], want) {
+		t.Errorf("rules = %v, want %v and zeroes", got, want)
+	}
+	deny := []host.Contents{{Member: "acl", Map: "deny", Full: true, Entries: []host.Entry{
+		{Key: []byte("\x78\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\xcb\x00\x71\x00"), Values: [][]byte{{1, 0, 0, 0}}},
+		{Key: []byte("\x20\x00\x00\x00\x20\x01\x0d\xb8\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), Values: [][]byte{{2, 0, 0, 0}}},
+	}}}
+	if !reflect.DeepEqual(b.Contents, deny) {
+		t.Errorf("contents = %+v, want %+v", b.Contents, deny)
 	}
 }

@@ -50,7 +50,9 @@ const (
 type Options struct {
 	Network bool // integers are in network byte order
 	LPM     bool // the type is the key of an LPM trie (struct bpf_lpm_trie_key)
-	Tags    []string
+	// Tags are decl tags that hold for the whole value, such as those of the
+	// map whose key it is.
+	Tags []string
 }
 
 // Error is one thing wrong with a value.
