@@ -160,7 +160,7 @@ func (s *show) change(ctx context.Context, length time.Duration) error {
 	}()
 	every := 250 * time.Millisecond
 	if !s.Terminal {
-		every = length / 4
+		every = length * 2 / 7
 	}
 	overflow, err := s.traffic(ctx, flows, length, every, func() error {
 		sent, arrived, _, _ := tally(flows)
@@ -194,7 +194,10 @@ func (s *show) change(ctx context.Context, length time.Duration) error {
 		rows = append(rows, []string{"dropped by full queues", count(overflow)})
 	}
 	s.screen.draw(columns(rows))
-	s.screen.say("\n%d changes, %d different chains: %s.", total, len(ids), strings.Join(kinds, ", "))
+	if s.Terminal {
+		s.screen.say("")
+	}
+	s.screen.say("%d changes, %d different chains: %s.", total, len(ids), strings.Join(kinds, ", "))
 	switch {
 	case lost > 0:
 		return fmt.Errorf("%d packets were lost by the change", lost)

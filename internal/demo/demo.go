@@ -112,7 +112,7 @@ func (s *show) filter(ctx context.Context, length time.Duration) error {
 	}
 	every := 250 * time.Millisecond
 	if !s.Terminal {
-		every = length / 3
+		every = length * 2 / 5
 	}
 	start := time.Now()
 	if _, err := s.traffic(ctx, flows, length, every, func() error {
