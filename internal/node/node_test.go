@@ -741,14 +741,25 @@ func TestCountsOnlyGrow(t *testing.T) {
 	}
 }
 
-// After a reboot nothing of the kernel is left; totals of replaced chains are.
+// After a reboot nothing of the kernel is left. Totals of replaced chains are,
+// if their hooks are.
 func TestReboot(t *testing.T) {
 	r := newRig(t)
-	r.apply(state("two"))
+	on := func(name string) *l3af.State {
+		s := state(name)
+		s.Chains = append(s.Chains, s.Chains[0])
+		s.Chains[1].Interface = "w*"
+		return s
+	}
+	r.apply(on("two"))
 	r.k.Traffic(5, func(host.Target, string) {})
-	r.apply(state("reordered"))
+	r.apply(on("reordered"))
 	r.k.Reboot()
+	r.k.DeleteInterface("", "w0")
 	r.restart()
+	if totals := slices.Sorted(maps.Keys(r.n.totals.data.Totals)); !slices.Equal(totals, []string{"xdp/v0", "xdp/w1"}) {
+		t.Errorf("totals are kept of %q", totals)
+	}
 	s := r.status()
 	for _, p := range chainAt(t, s, "xdp/v0").Programs {
 		if p.Packets != 5 || p.Verdicts[l3af.Pass] != 5 {
