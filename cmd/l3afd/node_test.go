@@ -218,6 +218,13 @@ func (n *node) settled() *l3af.Status {
 		if err != nil {
 			return err
 		}
+		plan, err := n.Plan(ctx, &r.State)
+		if err != nil {
+			return err
+		}
+		if plan.Changed || len(plan.Steps) > 0 {
+			return fmt.Errorf("left to do: %+v", plan)
+		}
 		if st, err = n.Status(ctx); err != nil {
 			return err
 		}
@@ -228,10 +235,6 @@ func (n *node) settled() *l3af.Status {
 		}
 		if len(st.Errors) > 0 {
 			return errors.New(strings.Join(st.Errors, "; "))
-		}
-		plan, err := n.Plan(ctx, &r.State)
-		if err == nil && (plan.Changed || len(plan.Steps) > 0) {
-			err = fmt.Errorf("left to do: %+v", plan)
 		}
 		return err
 	})
