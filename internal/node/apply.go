@@ -81,7 +81,6 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, prepare fu
 	if err != nil {
 		return nil, err
 	}
-	n.composed = true
 	applied := &l3af.Applied{}
 	// Also for the current state: a package that was lost is there again.
 	for _, ref := range slices.Sorted(maps.Keys(d.packages)) {
@@ -205,7 +204,6 @@ func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 	if n.closed {
 		return nil, errClosed
 	}
-	n.composed = true
 	attached, err := n.kernel.Attached()
 	if err != nil {
 		return nil, fmt.Errorf("read what is attached: %w", err)

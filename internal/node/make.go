@@ -171,7 +171,6 @@ func (n *Node) full(m *made) (*chain.Chain, error) {
 	if m.full != nil {
 		return m.full, nil
 	}
-	n.composed = true
 	again := (&made{path: m.path, chain: m.chain, probe: m.probe}).build(n.stored(n.revs.current))
 	if again.err != nil {
 		return nil, again.err
@@ -195,7 +194,6 @@ func (n *Node) mend() {
 		}
 	}
 	if changed {
-		n.composed = true
 		n.view.Lock()
 		n.made = mended
 		n.view.Unlock()

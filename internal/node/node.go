@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -93,11 +92,10 @@ type Node struct {
 	applying sync.Mutex    // an apply or rollback is under way
 	changed  chan struct{} // something may have to be done
 
-	mu       sync.Mutex // an apply or a reconcile is at work
-	settled  map[host.Target]string
-	gone     map[host.Target]time.Time
-	present  map[host.Target]bool // nil: nothing is known to compare with
-	composed bool                 // memory may have been used since it was last given back
+	mu      sync.Mutex // an apply or a reconcile is at work
+	settled map[host.Target]string
+	gone    map[host.Target]time.Time
+	present map[host.Target]bool // nil: nothing is known to compare with
 
 	view     sync.RWMutex // what Status and Current read; written under mu as well
 	revs     *revisions
@@ -165,7 +163,6 @@ func Open(opts Options) (n *Node, err error) {
 	}
 	if rev := n.revs.current; rev != nil {
 		n.made = build(&rev.State, n.stored(rev))
-		n.composed = true
 	}
 	return n, nil
 }
@@ -229,20 +226,7 @@ func (n *Node) Run(ctx context.Context) error {
 			default:
 			}
 		case <-tick.C:
-			n.giveBack()
 		}
-	}
-}
-
-// giveBack returns the memory that composing took to the system: an idle
-// daemon is small.
-func (n *Node) giveBack() {
-	n.mu.Lock()
-	composed := n.composed
-	n.composed = false
-	n.mu.Unlock()
-	if composed {
-		debug.FreeOSMemory()
 	}
 }
 

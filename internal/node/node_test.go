@@ -192,6 +192,38 @@ func TestMissingPackage(t *testing.T) {
 	}
 }
 
+// What cannot be removed, read or counted is told, and done when it can be.
+func TestTroubles(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("hooks"))
+	for method, wants := range map[string]string{
+		"Attached": "node", "Detach": "tc-ingress/v0", "Tidy": "tc-ingress/v0", "Counts": "xdp/v0",
+	} {
+		r.apply(state("hooks"))
+		r.k.Before = func(m string, target host.Target) error {
+			if m == method && (m == "Attached" || target == hookOf(wants)) {
+				return errors.New("the kernel is out of sorts")
+			}
+			return nil
+		}
+		a, err := r.n.Apply(context.Background(), state("two"), "test", -1)
+		if err != nil || len(a.Failed) != 1 || a.Failed[0].Target != wants || !strings.Contains(a.Failed[0].Error, "out of sorts") {
+			t.Errorf("%s: %+v, %v", method, a, err)
+		}
+		r.k.Before = nil
+		if s := r.status(); len(s.Errors) != 1 || s.Errors[0] != a.Failed[0].Error {
+			t.Errorf("%s: status: %+v", method, s)
+		}
+		r.reconcile()
+		if s := r.status(); len(s.Errors) != 0 || chainAt(t, s, "xdp/v0").State != l3af.Running {
+			t.Errorf("%s: status in the end: %+v", method, s)
+		}
+		if left := strings.Join(r.k.Left(), ", "); strings.Contains(left, "tc-") || strings.Count(left, "counters") != 1 {
+			t.Errorf("%s: left: %s", method, left)
+		}
+	}
+}
+
 func TestSecondDaemon(t *testing.T) {
 	r := newRig(t)
 	r.apply(state("two"))
@@ -391,6 +423,10 @@ func TestBrokenHookIsAlone(t *testing.T) {
 	wantSteps(t, r.reconcile(), "replace xdp/w0")
 	if c := chainAt(t, r.status(), "xdp/w0"); c.State != l3af.Running || c.Error != "" || c.ID == before.ID || c.Programs[0].Packets != 15 {
 		t.Errorf("healed: %+v", c)
+	}
+
+	if want := "replace xdp/w0: load: verifier"; !strings.HasPrefix(c.Error, want) {
+		t.Errorf("error %q, want %s…", c.Error, want)
 	}
 
 	// Failing to begin with, then removed: nothing is left.

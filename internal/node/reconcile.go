@@ -23,7 +23,7 @@ func (n *Node) reconcile(ctx context.Context) []l3af.Step {
 	}
 	start := time.Now()
 	n.mend()
-	r := &round{n: n, ctx: ctx, troubles: map[string]bool{}, interfaces: n.interfaces()}
+	r := &round{n: n, ctx: ctx, interfaces: n.interfaces()}
 	r.run()
 	r.end()
 	failures := len(r.failed()) + len(r.troubles)
@@ -42,7 +42,7 @@ type round struct {
 	have       map[host.Target]host.Attached
 	steps      []l3af.Step
 	broken     map[host.Target]bool // failed in this round
-	troubles   map[string]bool      // of the node, not of one target
+	troubles   []l3af.Step          // what went wrong and is no target's state
 }
 
 func (r *round) run() {
@@ -50,7 +50,7 @@ func (r *round) run() {
 	r.broken = map[host.Target]bool{}
 	attached, err := n.kernel.Attached()
 	if err != nil {
-		r.trouble(fmt.Errorf("read what is attached: %w", err))
+		r.trouble("read", "node", fmt.Errorf("read what is attached: %w", err))
 		return
 	}
 	r.have = make(map[host.Target]host.Attached, len(attached))
@@ -96,7 +96,7 @@ func (r *round) run() {
 		}
 	}
 	if err := n.totals.retainOnly(live); err != nil {
-		r.trouble(err)
+		r.trouble("write", "counters", err)
 	}
 	for _, m := range n.made {
 		m.full = nil // made again when it is needed again: it is large
@@ -116,6 +116,9 @@ func (r *round) attach(s *step) {
 		result, err = n.kernel.Attach(context.WithoutCancel(r.ctx), host.Load{
 			Target: s.target, Mode: w.made.mode(), Chain: full, Contents: w.made.contents,
 		})
+	}
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w", s.verb, s.target, err)
 	}
 	delete(n.settled, s.target)
 	if err != nil && r.vanished(s.target) {
@@ -171,7 +174,7 @@ func (r *round) settle(w *want) {
 		}
 	}
 	if err != nil {
-		r.trouble(err)
+		r.trouble("tidy", w.target.String(), err)
 		return
 	}
 	r.n.settled[w.target] = w.made.id
@@ -183,7 +186,7 @@ func (r *round) detach(s *step) {
 	err := n.kernel.Detach(s.target)
 	if !s.remove {
 		if err != nil {
-			r.trouble(fmt.Errorf("detach %s: %w", s.target, err))
+			r.trouble(verbDetach, s.target.String(), fmt.Errorf("detach %s: %w", s.target, err))
 		}
 		return
 	}
@@ -194,9 +197,12 @@ func (r *round) detach(s *step) {
 	if err == nil {
 		err = n.kernel.Tidy(s.target, nil)
 	}
+	if err != nil {
+		err = fmt.Errorf("detach %s: %w", s.target, err)
+		r.trouble(verbDetach, s.target.String(), err)
+	}
 	r.step(l3af.Step{Verb: verbDetach, Target: s.target.String(), From: s.from, Error: text(err)})
 	if err != nil {
-		r.trouble(fmt.Errorf("detach %s: %w", s.target, err))
 		return
 	}
 	delete(r.have, s.target)
@@ -256,7 +262,9 @@ func (r *round) fail(t host.Target, err error) {
 	n.events.publish(l3af.Event{Kind: eventFailed, Target: t.String(), Message: err.Error(), Revision: n.revs.latest})
 }
 
-func (r *round) trouble(err error) { r.troubles[err.Error()] = true }
+func (r *round) trouble(verb, of string, err error) {
+	r.troubles = append(r.troubles, l3af.Step{Verb: verb, Target: of, Error: err.Error()})
+}
 
 // failed gives the targets that do not run as wanted, in the document's order.
 func (r *round) failed() []l3af.Step {
@@ -273,16 +281,17 @@ func (r *round) failed() []l3af.Step {
 // not wanted any more.
 func (r *round) end() {
 	n := r.n
-	troubles := slices.Sorted(maps.Keys(r.troubles))
-	for _, t := range troubles {
-		if !slices.Contains(n.troubles, t) {
-			n.log.Error(t)
-			n.events.publish(l3af.Event{Kind: eventLog, Message: t, Revision: n.revs.latest})
+	troubles := make([]string, 0, len(r.troubles))
+	for _, t := range r.troubles {
+		troubles = append(troubles, t.Error)
+		if !slices.Contains(n.troubles, t.Error) {
+			n.log.Error(t.Error)
+			n.events.publish(l3af.Event{Kind: eventLog, Target: t.Target, Message: t.Error, Revision: n.revs.latest})
 		}
 	}
 	n.view.Lock()
 	defer n.view.Unlock()
-	n.troubles = troubles
+	n.troubles, n.last = troubles, slices.Concat(r.failed(), r.troubles)
 	if r.have == nil || r.ctx.Err() != nil {
 		return // the round ended early and knows of no target
 	}
@@ -293,7 +302,6 @@ func (r *round) end() {
 	maps.DeleteFunc(n.failed, func(t host.Target, _ error) bool { return !wanted[t] })
 	maps.DeleteFunc(n.notes, func(t host.Target, _ string) bool { return !wanted[t] })
 	maps.DeleteFunc(n.gone, func(t host.Target, _ time.Time) bool { return wanted[t] })
-	n.last = r.failed()
 }
 
 // watchInterfaces tells when an interface the document names comes or goes.

@@ -168,21 +168,21 @@ func (k *Kernel) gone(t host.Target) {
 // Attach implements node.Kernel.
 func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error) {
 	t, c := load.Target, load.Chain
-	trail := func(err error) (host.Result, error) {
-		return host.Result{}, fmt.Errorf("attach %s: %w", t, err)
+	fail := func(err error) (host.Result, error) {
+		return host.Result{}, err
 	}
 	if err := k.before("Attach", t); err != nil {
-		return trail(err)
+		return fail(err)
 	}
 	if err := ctx.Err(); err != nil {
-		return trail(err)
+		return fail(err)
 	}
 	if len(c.Program.Instructions) == 0 {
-		return trail(errors.New("no program"))
+		return fail(errors.New("no program"))
 	}
 	index, err := k.index(t)
 	if err != nil {
-		return trail(err)
+		return fail(err)
 	}
 	// Pins of an attach that fails may be left.
 	var adopted *counter
@@ -204,18 +204,18 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 		}
 	}
 	if err := k.refused(c); err != nil {
-		return trail(fmt.Errorf("load: %w", err))
+		return fail(fmt.Errorf("load: %w", err))
 	}
 	p := &program{chain: c.ID, counter: adopted}
 	k.mu.Lock()
 	p.id = k.newID()
 	k.mu.Unlock()
 	if _, err := k.write(t, load.Contents); err != nil {
-		return trail(err)
+		return fail(err)
 	}
 	result, err := k.mode(load)
 	if err != nil {
-		return trail(err)
+		return fail(err)
 	}
 	return result, k.switchTo(t, p, index, result.Mode)
 }

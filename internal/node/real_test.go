@@ -1,0 +1,150 @@
+package node_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"l3af"
+	"l3af/internal/node"
+	"l3af/internal/testenv"
+)
+
+// The shipped programs on a real interface: real packets are counted through
+// changes of the chain, restarts, and an interface that is made anew while
+// the node runs.
+func TestRealCountsGoOn(t *testing.T) {
+	m := onReal(t)
+	ends := []testenv.End{{Name: "p0", Addrs: []string{"10.9.0.1/24"}}, {Netns: "blue", Name: "p1", Addrs: []string{"10.9.0.2/24"}}}
+	testenv.Veth(t, ends[0], ends[1])
+	dir := t.TempDir()
+	var n *node.Node
+	stop := func() {}
+	start := func() {
+		var err error
+		n, err = node.Open(node.Options{Dir: dir, Kernel: m.kernel, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- n.Run(ctx) }()
+		stop = func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			if err := n.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	start()
+	defer func() { stop() }()
+	apply := func(names ...string) {
+		t.Helper()
+		s := &l3af.State{APIVersion: l3af.APIVersion}
+		if len(names) > 0 {
+			c := l3af.Chain{Interface: "p0", Hook: l3af.XDP}
+			for _, name := range names {
+				c.Programs = append(c.Programs, l3af.Program{Name: name, Package: "builtin:" + name})
+			}
+			s.Chains = append(s.Chains, c)
+		}
+		a, err := n.Apply(context.Background(), s, "test", -1)
+		if err != nil || len(a.Failed) > 0 {
+			t.Fatalf("apply %q: %+v, %v", names, a, err)
+		}
+	}
+	send := func() {
+		testenv.In(t, "blue", func() {
+			c, err := net.Dial("udp", "10.9.0.1:9")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			for range 50 {
+				_, _ = c.Write([]byte("hello")) // refused by the port after the first
+			}
+		})
+	}
+	// counted waits until each program has counted at least so many packets
+	// and returns how many each has.
+	counted := func(least map[string]uint64) map[string]uint64 {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			s, err := n.Status(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(s.Errors) > 0 {
+				t.Fatalf("errors: %q", s.Errors)
+			}
+			got, enough := map[string]uint64{}, s.Chains[0].State == l3af.Running
+			for _, p := range s.Chains[0].Programs {
+				sum := uint64(0)
+				for _, c := range p.Verdicts {
+					sum += c
+				}
+				if p.Packets != sum {
+					t.Fatalf("%s: %d packets, verdicts %v", p.Name, p.Packets, p.Verdicts)
+				}
+				got[p.Name] = p.Packets
+				enough = enough && p.Packets >= least[p.Name]
+			}
+			if enough {
+				return got
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("counted %v, want %v: %+v", got, least, s)
+			}
+		}
+	}
+	more := func(was map[string]uint64, n uint64) map[string]uint64 {
+		least := map[string]uint64{}
+		for name, c := range was {
+			least[name] = c + n
+		}
+		return least
+	}
+
+	apply("acl", "stats")
+	send()
+	// Some packets wait for the neighbour's address and may be lost.
+	was := counted(map[string]uint64{"acl": 1, "stats": 1})
+	send()
+	was = counted(more(was, 50))
+	apply("stats", "ratelimit", "acl")
+	was = counted(was)
+	send()
+	was = counted(more(was, 50))
+	stop()
+	m.restart()
+	start()
+	was = counted(was)
+	testenv.DeleteLink(t, "", "p0")
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		s, err := n.Status(context.Background())
+		if err == nil && s.Chains[0].State == l3af.Waiting {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not waiting: %+v, %v", s, err)
+		}
+	}
+	testenv.Veth(t, ends[0], ends[1])
+	was = counted(was)
+	send()
+	was = counted(more(was, 1))
+	apply("acl")
+	was = counted(map[string]uint64{"acl": was["acl"]})
+	if len(was) != 1 {
+		t.Errorf("counted: %v", was)
+	}
+	apply()
+	if left := m.left(); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
