@@ -15,7 +15,7 @@ import (
 var scheme = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9+.-]*:`)
 
 // maxDocument bounds what is read; the daemon takes no more either.
-const maxDocument = 8 << 20
+const maxDocument = 16 << 20
 
 // document reads the state that -f names; "-" is standard input. Paths in it
 // are relative to the folder of the file, or to the working directory.
