@@ -25,6 +25,7 @@ const (
 	// maxCounters is the most a per-CPU map's value may have: PCPU_MIN_UNIT_SIZE.
 	maxCounters   = 32 << 10
 	proceedPrefix = "proceed"
+	verdictSlot   = -4 // upper half of the saved context's slot
 )
 
 // layout is where a chain counts: for each program one cell for each verdict
@@ -91,28 +92,29 @@ func (c layout) count(l *listing, ends []label, names []string) {
 	counted := l.label()
 	last := len(ends) - 1
 	l.place(ends[last])
-	l.add(glue("l3af: "+names[last]+" ended the chain", asm.Mov.Imm32(asm.R7, int32(last*c.stride())))...)
+	l.add(glue("l3af: "+names[last]+" ended the chain", asm.Mov.Imm32(asm.R6, int32(last*c.stride())))...)
 	l.place(counted)
-	// r7: the program's cells. r8: the verdict's cell. r6: the verdict.
-	l.add(glue("l3af: count the verdict and return it", asm.Mov.Reg(asm.R6, asm.R0))...)
-	l.add(asm.Mov.Reg32(asm.R8, asm.R0))
-	if first := c.kind.FirstCode(); first != 0 {
-		l.add(asm.Add.Imm32(asm.R8, -first))
-	}
+	// The saved context is of no use any more: its slot holds the key and, above
+	// it, the verdict. r6 holds where the program's cells begin. One register
+	// that calls preserve is enough: each costs a push and a pop per packet.
+	l.add(glue("l3af: count the verdict and return it", asm.StoreMem(asm.R10, verdictSlot, asm.R0, asm.Word))...)
+	l.add(lookup(asm.Word)...)
 	named, done := l.label(), l.label()
-	l.jump(asm.JLT.Imm32(asm.R8, int32(c.verdicts), ""), named)
-	l.add(asm.Mov.Imm32(asm.R8, int32(c.verdicts)))
-	l.place(named)
-	l.add(asm.LSh.Imm(asm.R8, 3), asm.Add.Reg(asm.R7, asm.R8))
-	l.add(lookup()...)
 	l.jump(asm.JEq.Imm(asm.R0, 0, ""), done)
-	l.add(asm.Add.Reg(asm.R0, asm.R7))
+	l.add(asm.LoadMem(asm.R1, asm.R10, verdictSlot, asm.Word))
+	if first := c.kind.FirstCode(); first != 0 {
+		l.add(asm.Add.Imm32(asm.R1, -first))
+	}
+	l.jump(asm.JLT.Imm32(asm.R1, int32(c.verdicts), ""), named)
+	l.add(asm.Mov.Imm32(asm.R1, int32(c.verdicts)))
+	l.place(named)
+	l.add(asm.LSh.Imm(asm.R1, 3), asm.Add.Reg(asm.R6, asm.R1))
 	l.add(increment()...)
 	l.place(done)
-	l.add(asm.Mov.Reg(asm.R0, asm.R6), asm.Return())
+	l.add(asm.LoadMem(asm.R0, asm.R10, verdictSlot, asm.Word), asm.Return())
 	for i, end := range ends[:last] {
 		l.place(end)
-		l.add(glue("l3af: "+names[i]+" ended the chain", asm.Mov.Imm32(asm.R7, int32(i*c.stride())))...)
+		l.add(glue("l3af: "+names[i]+" ended the chain", asm.Mov.Imm32(asm.R6, int32(i*c.stride())))...)
 		l.jump(asm.Ja.Label(""), counted)
 	}
 }
@@ -120,30 +122,25 @@ func (c layout) count(l *listing, ends []label, names []string) {
 // pass emits, out of the way, the counting of the verdicts of a program after
 // which the chain goes on at next, which expects nothing but the saved context.
 func (c layout) pass(l *listing, program int, codes []int32, at []label, next label) {
-	shared, done := l.label(), l.label()
 	for i, code := range codes {
+		done := l.label()
 		l.place(at[i])
-		l.add(glue("l3af: count a verdict and go on", asm.Mov.Imm32(asm.R7, int32(c.offset(program, code))))...)
-		if i < len(codes)-1 {
-			l.jump(asm.Ja.Label(""), shared)
-		}
+		l.add(glue("l3af: count a verdict and go on", asm.LoadMem(asm.R6, asm.R10, -frameShift, asm.DWord))...)
+		l.add(lookup(asm.DWord)...)
+		l.add(asm.StoreMem(asm.R10, -frameShift, asm.R6, asm.DWord))
+		l.jump(asm.JEq.Imm(asm.R0, 0, ""), done)
+		l.add(asm.Mov.Imm32(asm.R6, int32(c.offset(program, code))))
+		l.add(increment()...)
+		l.place(done)
+		l.jump(asm.Ja.Label(""), next)
 	}
-	l.place(shared)
-	l.add(asm.LoadMem(asm.R6, asm.R10, -frameShift, asm.DWord))
-	l.add(lookup()...)
-	l.add(asm.StoreMem(asm.R10, -frameShift, asm.R6, asm.DWord))
-	l.jump(asm.JEq.Imm(asm.R0, 0, ""), done)
-	l.add(asm.Add.Reg(asm.R0, asm.R7))
-	l.add(increment()...)
-	l.place(done)
-	l.jump(asm.Ja.Label(""), next)
 }
 
-// lookup emits r0 = the counters of this CPU. The saved context's slot holds
-// the key; r1 to r5 are lost.
-func lookup() []asm.Instruction {
+// lookup emits r0 = the counters of this CPU. The key is written to the slot
+// of the saved context, in the given size; r1 to r5 are lost.
+func lookup(size asm.Size) []asm.Instruction {
 	return []asm.Instruction{
-		{OpCode: asm.OpCode(asm.StClass).SetMode(asm.MemMode).SetSize(asm.DWord), Dst: asm.R10, Offset: -frameShift},
+		{OpCode: asm.OpCode(asm.StClass).SetMode(asm.MemMode).SetSize(size), Dst: asm.R10, Offset: -frameShift},
 		asm.Mov.Reg(asm.R2, asm.R10),
 		asm.Add.Imm(asm.R2, -frameShift),
 		asm.LoadMapPtr(asm.R1, 0).WithReference(CountersRef),
@@ -151,10 +148,11 @@ func lookup() []asm.Instruction {
 	}
 }
 
-// increment emits (*r0)++. It need not be atomic: the cell is this
-// CPU's own, and a chain is not interrupted by itself between load and store.
+// increment emits r0[r6]++. It need not be atomic: the cell is this CPU's own,
+// and a chain is not interrupted by itself between load and store.
 func increment() []asm.Instruction {
 	return []asm.Instruction{
+		asm.Add.Reg(asm.R0, asm.R6),
 		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
 		asm.Add.Imm(asm.R1, 1),
 		asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
