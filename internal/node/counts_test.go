@@ -12,6 +12,9 @@ import (
 	"l3af/internal/host"
 )
 
+// Under random changes, restarts and interfaces that come and go, with
+// readers all the time, no count ever shrinks while its program stays, and in
+// the end each is exact.
 func TestCountsOnlyGrow(t *testing.T) {
 	r := newRig(t)
 	programs := state("two").Chains[0].Programs
@@ -98,6 +101,8 @@ func TestCountsOnlyGrow(t *testing.T) {
 	}
 }
 
+// After a reboot nothing of the kernel is left. Totals of replaced chains are,
+// if their hooks are.
 func TestReboot(t *testing.T) {
 	r := newRig(t)
 	on := func(name string) *l3af.State {

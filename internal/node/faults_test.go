@@ -16,6 +16,8 @@ import (
 	"l3af/internal/host"
 )
 
+// A revision that cannot be read: what runs runs on, nothing is changed and
+// the file stays until a state is applied.
 func TestDamagedRevision(t *testing.T) {
 	for name, damage := range map[string]func([]byte) []byte{
 		"cut short":    func(b []byte) []byte { return b[:len(b)/2] },
@@ -97,6 +99,8 @@ func isConflict(err error, current int, busy bool) bool {
 	return errors.As(err, &c) && c.Current == current && c.Busy == busy
 }
 
+// A package that is missing in the store stops its chain only; when it is
+// there again, the chain is mended without an apply.
 func TestMissingPackage(t *testing.T) {
 	r := newRig(t)
 	r.apply(state("namespace")) // only other.bpf.o
@@ -145,6 +149,7 @@ func TestMissingPackage(t *testing.T) {
 	}
 }
 
+// What cannot be removed, read or counted is told, and done when it can be.
 func TestTroubles(t *testing.T) {
 	r := newRig(t)
 	r.apply(state("hooks"))
@@ -191,6 +196,7 @@ func TestSecondDaemon(t *testing.T) {
 	r.open()
 }
 
+// A chain that does not load leaves the others alone and what ran running.
 func TestBrokenHookIsAlone(t *testing.T) {
 	r := newRig(t)
 	r.apply(state("globs")) // a and b at w0, b at v0 and w1
@@ -256,6 +262,7 @@ func TestBrokenHookIsAlone(t *testing.T) {
 	}
 }
 
+// events0 gives the events so far.
 func events0(n *Node) <-chan l3af.Event {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -293,6 +300,8 @@ func TestInterfaceDeletedMidApply(t *testing.T) {
 	}
 }
 
+// A namespace that cannot be read holds up nothing else, and what runs in it
+// runs on.
 func TestNamespaceUnread(t *testing.T) {
 	r := newRig(t)
 	r.apply(state("namespace"))

@@ -58,11 +58,6 @@ func wantSteps(t *testing.T, steps []l3af.Step, want ...string) {
 	}
 }
 
-// A revision that cannot be read: what runs runs on, nothing is changed and
-// the file stays until a state is applied.
-// A package that is missing in the store stops its chain only; when it is
-// there again, the chain is mended without an apply.
-// What cannot be removed, read or counted is told, and done when it can be.
 // One apply at a time: others are told so at once, and see the revision that
 // is in force. An apply outlives its client.
 func TestConcurrentApplies(t *testing.T) {
@@ -198,8 +193,6 @@ func TestPlanTellsWhatApplyDoes(t *testing.T) {
 	}
 }
 
-// A chain that does not load leaves the others alone and what ran running.
-// events0 gives the events so far.
 // Interfaces come, go, come back and get other names while the node runs.
 func TestInterfacesComeAndGo(t *testing.T) {
 	r := newRig(t)
@@ -291,8 +284,6 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	}
 }
 
-// A namespace that cannot be read holds up nothing else, and what runs in it
-// runs on.
 // A rollback brings the old packages back, whatever became of the files.
 func TestRollback(t *testing.T) {
 	r := newRig(t)
@@ -382,11 +373,6 @@ func TestFiftyRevisions(t *testing.T) {
 	}
 }
 
-// Under random changes, restarts and interfaces that come and go, with
-// readers all the time, no count ever shrinks while its program stays, and in
-// the end each is exact.
-// After a reboot nothing of the kernel is left. Totals of replaced chains are,
-// if their hooks are.
 // A reader that does not read loses the oldest events and holds up nobody.
 func TestEventsForSlowReaders(t *testing.T) {
 	var e events
