@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // Objects are the ids of the programs, maps and links in the kernel.
@@ -39,15 +40,26 @@ func List(t testing.TB) Objects {
 		}
 		o.Maps[id] = true
 	}
-	it := new(link.Iterator)
-	defer it.Close()
-	for it.Next() {
-		o.Links[it.ID] = true
+	err := links(o.Links)
+	// EAGAIN: somebody is making a link just now.
+	for tries := 0; tries < 600 && errors.Is(err, unix.EAGAIN); tries++ {
+		time.Sleep(100 * time.Millisecond)
+		err = links(o.Links)
 	}
-	if err := it.Err(); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	return o
+}
+
+func links(ids map[link.ID]bool) error {
+	clear(ids)
+	it := new(link.Iterator)
+	defer it.Close()
+	for it.Next() {
+		ids[it.ID] = true
+	}
+	return it.Err()
 }
 
 // Clean checks when the test ends that no program, map, link or descriptor
