@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -781,5 +783,66 @@ func TestAttachContext(t *testing.T) {
 	}
 	if left := tree(t, k.root); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// While a chain is replaced again and again, every packet passes through the
+// old one or the new one.
+func TestReplaceUnderTraffic(t *testing.T) {
+	for _, kind := range []l3af.HookKind{l3af.XDP, l3af.TCIngress} {
+		t.Run(string(kind), func(t *testing.T) {
+			testenv.Clean(t)
+			pair(t)
+			k := open(t)
+			pass := map[bool]int32{true: xdpPass, false: tcUnspec}[kind == l3af.XDP]
+			target := hook(kind, "", "v0")
+			chains := []*chain.Chain{gate(t, kind, pass), gate(t, kind, pass, pass)}
+			load := func(i int) host.Load {
+				return host.Load{Target: target, Chain: chains[i%2], Contents: []host.Contents{deny("g0", 9)}}
+			}
+			attach(t, k, load(0))
+			if arrives(t, "far", "", "10.9.0.1", 9) {
+				t.Fatal("a denied packet arrives")
+			}
+			var denied, client *net.UDPConn
+			var err error
+			if denied, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(10, 9, 0, 1), Port: 9}); err != nil {
+				t.Fatal(err)
+			}
+			defer denied.Close()
+			testenv.In(t, "far", func() {
+				if client, err = net.ListenUDP("udp", nil); err != nil {
+					t.Fatal(err)
+				}
+			})
+			defer client.Close()
+			before := seen(t, k, target, "g0")
+			stop, sent := make(chan struct{}), make(chan uint64)
+			go func() {
+				n := uint64(0)
+				for {
+					select {
+					case <-stop:
+						sent <- n
+						return
+					default:
+					}
+					if _, err := client.WriteTo([]byte("l3af"), &net.UDPAddr{IP: net.IPv4(10, 9, 0, 1), Port: 9}); err == nil {
+						n++
+					}
+				}
+			}()
+			for i := range 20 {
+				attach(t, k, load(i+1))
+			}
+			close(stop)
+			n := <-sent
+			// The last ones may be on their way.
+			eventually(t, func() bool { return seen(t, k, target, "g0")-before >= n })
+			denied.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			if _, _, err := denied.ReadFrom(make([]byte, 16)); err == nil {
+				t.Errorf("one of %d denied packets came through", n)
+			}
+		})
 	}
 }
