@@ -17,7 +17,7 @@ type errNotAll struct{ failed []l3af.Step }
 func (e *errNotAll) Error() string {
 	lines := make([]string, len(e.failed))
 	for i, s := range e.failed {
-		lines[i] = s.Target + ": " + s.Error
+		lines[i] = trouble(s.Target, s.Error)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -50,7 +50,7 @@ cannot run as wanted, the others do all the same, and the exit code is 1.`,
 				if err != nil {
 					return err
 				}
-				return a.showApplied(ctx, plan, "would become")
+				return a.showApplied(ctx, plan, true)
 			}
 			if only == -1 {
 				// What we replace is what is there now: of two at once, one
@@ -63,7 +63,7 @@ cannot run as wanted, the others do all the same, and the exit code is 1.`,
 			if err != nil {
 				return err
 			}
-			return a.showApplied(ctx, applied, "now")
+			return a.showApplied(ctx, applied, false)
 		},
 	}
 	cmd.Flags().StringVarP(&file, "filename", "f", "", "the document, YAML or JSON; - reads standard input")
@@ -90,16 +90,23 @@ func (a *app) revision(ctx context.Context) (int, error) {
 	return st.Revision, nil
 }
 
-// showApplied prints what an apply did, and fails when not all of it worked.
-func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, verb string) error {
+// showApplied prints what an apply did, or would do, and fails when not all of
+// it worked.
+func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, plan bool) error {
 	err := a.show(ap, func(bool) error {
 		switch {
 		case !ap.Changed && len(ap.Steps) == 0:
 			fmt.Fprintf(a.out, "revision %d: nothing to change\n", ap.Revision)
+		case !ap.Changed && plan:
+			fmt.Fprintf(a.out, "revision %d: the same state, would be repaired\n", ap.Revision)
 		case !ap.Changed:
 			fmt.Fprintf(a.out, "revision %d: the same state, repaired\n", ap.Revision)
+		case plan && ap.Revision == 0:
+			fmt.Fprintln(a.out, "would become the first revision")
+		case plan:
+			fmt.Fprintf(a.out, "would replace revision %d\n", ap.Revision)
 		default:
-			fmt.Fprintf(a.out, "%s revision %d\n", verb, ap.Revision)
+			fmt.Fprintf(a.out, "now revision %d\n", ap.Revision)
 		}
 		t := &table{}
 		for _, s := range ap.Steps {
@@ -114,10 +121,12 @@ func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, verb string) er
 			}
 			t.add("", s.Verb, s.Target, what)
 		}
-		if err := t.print(a.out); err != nil || verb != "now" {
-			return err
+		if !plan {
+			if err := a.addWaiting(ctx, t); err != nil {
+				return err
+			}
 		}
-		return a.showWaiting(ctx)
+		return t.print(a.out)
 	})
 	if err != nil || len(ap.Failed) == 0 {
 		return err
@@ -125,20 +134,27 @@ func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, verb string) er
 	return &errNotAll{ap.Failed}
 }
 
-// showWaiting names the chains that wait for their interface: that is no
+// addWaiting names the chains that wait for their interface: that is no
 // mistake, but it may be a misspelled name.
-func (a *app) showWaiting(ctx context.Context) error {
+func (a *app) addWaiting(ctx context.Context, t *table) error {
 	st, err := a.client().Status(ctx)
 	if err != nil {
 		return err
 	}
-	t := &table{}
 	for _, c := range st.Chains {
 		if c.State == l3af.Waiting {
 			t.add("", "waiting", hookName(c), "no such interface yet")
 		}
 	}
-	return t.print(a.out)
+	return nil
+}
+
+// trouble is what is wrong with a hook or probe; most errors name it already.
+func trouble(target, err string) string {
+	if strings.Contains(err, target) {
+		return err
+	}
+	return target + ": " + err
 }
 
 func hookName(c l3af.ChainStatus) string {

@@ -44,7 +44,7 @@ func (a *app) complain(err error) {
 		}
 	case errors.As(err, &partly):
 		for _, s := range partly.failed {
-			line(s.Target+": "+s.Error, "")
+			line(trouble(s.Target, s.Error), "")
 		}
 		fmt.Fprintln(a.err, "hint: all else runs as wanted; l3af status shows what does not")
 	default:

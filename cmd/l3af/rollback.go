@@ -38,7 +38,7 @@ one in force, or the one that is named. Packages are what they were then.`,
 			if err != nil {
 				return fmt.Errorf("rollback: %w", err)
 			}
-			return a.showApplied(ctx, applied, "now")
+			return a.showApplied(ctx, applied, false)
 		},
 	}
 }

@@ -45,7 +45,7 @@ func (s serial) Run(name string, f func(testscript.T)) {
 // has a machine of its own with these commands besides testscript's:
 //
 //	daemon [FLAG…]          starts l3afd and waits until it answers
-//	stop [KILL]             ends it with SIGTERM, or with SIGKILL
+//	halt [KILL]             ends it with SIGTERM, or with SIGKILL
 //	netns NAME…             makes network namespaces
 //	veth NS/IF/ADDR… NS/IF/ADDR…  joins two of them; more addresses follow with /
 //	unlink NS/IF            deletes an interface
@@ -72,7 +72,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"daemon": command((*machine).daemon),
-			"stop":   command((*machine).stop),
+			"halt":   command((*machine).halt),
 			"netns":  command((*machine).netns),
 			"veth":   command((*machine).veth),
 			"unlink": command((*machine).unlink),
@@ -157,7 +157,7 @@ func (m *machine) daemon(ts *testscript.TestScript, args []string) error {
 	return fmt.Errorf("l3afd does not answer:\n%s", ts.ReadFile(m.path("l3afd.log")))
 }
 
-func (m *machine) stop(_ *testscript.TestScript, args []string) error {
+func (m *machine) halt(_ *testscript.TestScript, args []string) error {
 	if m.l3afd == nil {
 		return errors.New("no daemon runs")
 	}

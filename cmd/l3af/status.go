@@ -123,7 +123,7 @@ func (a *app) showStatus(w io.Writer, st *l3af.Status) error {
 	}
 	for _, c := range st.Chains {
 		if c.Error != "" {
-			troubles = append(troubles, hookName(c)+": "+c.Error)
+			troubles = append(troubles, trouble(hookName(c), c.Error))
 		}
 	}
 	if len(st.Probes) > 0 {
@@ -134,7 +134,7 @@ func (a *app) showStatus(w io.Writer, st *l3af.Status) error {
 	}
 	for _, p := range st.Probes {
 		if p.Error != "" {
-			troubles = append(troubles, "probe/"+p.Name+": "+p.Error)
+			troubles = append(troubles, trouble("probe/"+p.Name, p.Error))
 		}
 	}
 	troubles = append(troubles, st.Errors...)
