@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"time"
 
@@ -262,18 +263,25 @@ func running(st *l3af.Status) (*l3af.ChainStatus, error) {
 
 // advise says what to try with the machine that is left running.
 func (s *show) advise() {
-	sock := "--socket " + s.m.socket()
-	s.screen.say(`
-It runs on. Try:
-  %[1]s %[2]s status --watch
-  %[1]s %[2]s get
-  %[1]s %[2]s history
-  %[1]s %[2]s rollback
-  %[1]s %[2]s events
-  ip netns exec %[3]s ip link show %[5]s
-  ip netns exec %[4]s ping -c 3 -I %[6]s %[7]s
-  ip netns exec %[4]s ping -c 3 -I %[8]s %[7]s     # denied
-The log of l3afd is %[9]s. Stop it with:
-  %[1]s demo --stop %[10]s`,
-		s.Command, sock, s.m.Receiver, s.m.Sender, device, friend4, to4.Addr(), denied4, s.m.log(), s.m.Dir)
+	s.screen.say("\nIt runs on. Try:")
+	for _, what := range []string{"status --watch", "get", "history", "rollback", "events"} {
+		s.screen.say("  %s --socket %s %s", s.Command, s.m.socket(), what)
+	}
+	has := func(tool string) bool {
+		_, err := exec.LookPath(tool)
+		return err == nil
+	}
+	if has("ip") {
+		s.screen.say("  ip netns exec %s ip link show %s", s.m.Receiver, device)
+	}
+	if has("ip") && has("ping") {
+		for _, from := range []netip.Addr{friend4, denied4} {
+			s.screen.say("  ip netns exec %s ping -c 3 -I %s %s", s.m.Sender, from, to4.Addr())
+		}
+	}
+	if has("bpftool") {
+		s.screen.say("  bpftool prog show")
+	}
+	s.screen.say("The log of l3afd is %s. Stop it with:", s.m.log())
+	s.screen.say("  %s demo --stop %s", s.Command, s.m.Dir)
 }

@@ -36,10 +36,11 @@ type machine struct {
 	Sender   string // network namespaces
 	Receiver string
 	PID      int // of l3afd
+	// MadeNetnsDir: nobody had named a network namespace before.
+	MadeNetnsDir bool
 
-	madeNetnsDir bool
-	daemon       *exec.Cmd
-	ended        chan struct{} // closed when the daemon is gone
+	daemon *exec.Cmd
+	ended  chan struct{} // closed when the daemon is gone
 }
 
 func (m *machine) socket() string { return filepath.Join(m.Dir, "l3afd.sock") }
@@ -55,7 +56,7 @@ func (m *machine) build() error {
 	m.Dir = dir
 	unique := strings.TrimPrefix(filepath.Base(dir), "l3af-demo-")
 	if _, err := os.Stat(netnsDir); errors.Is(err, fs.ErrNotExist) {
-		m.madeNetnsDir = true
+		m.MadeNetnsDir = true
 	}
 	if err := os.Mkdir(m.bpffs(), 0o700); err != nil {
 		return err
@@ -276,7 +277,7 @@ func (m *machine) remove() error {
 		// What is left when making it failed half-way.
 		_ = os.Remove(filepath.Join(netnsDir, name))
 	}
-	if m.madeNetnsDir {
+	if m.MadeNetnsDir {
 		_ = os.Remove(netnsDir) // others may use it by now
 	}
 	if m.Dir != "" {
