@@ -16,9 +16,10 @@ const (
 )
 
 // splice adds a program's entry function to l: its frame lies frameShift
-// lower, and where it would exit it goes to end, which must be placed next.
-// names are the symbols of the functions it calls.
-func (l *listing) splice(f function, names []string, end label) error {
+// lower, and where it would exit it goes where out says. If out.joined, the
+// join must be placed next, else out.next. names are the symbols of the
+// functions it calls.
+func (l *listing) splice(f function, names []string, out *exitPlan) error {
 	if d := depth(f); d > maxFrame-frameShift {
 		return fmt.Errorf("uses %d bytes of stack in its entry function; a chain leaves it %d", d, maxFrame-frameShift)
 	}
@@ -36,12 +37,17 @@ func (l *listing) splice(f function, names []string, end label) error {
 			if usesFrame(ins) {
 				return errCompared
 			}
-			l.jump(unresolved(ins), labels[f.jumps[i]])
+			to, ok := out.jumps[i]
+			if !ok {
+				to = labels[f.jumps[i]]
+			}
+			l.jump(unresolved(ins), to)
 			continue
 		}
-		if kind, _ := kindOf(ins.OpCode); kind == exit {
-			if i < len(f.ins)-1 {
-				l.jump(asm.Ja.Label("").WithMetadata(ins.Metadata), end)
+		if to, ok := out.exits[i]; ok {
+			behind := i == len(f.ins)-1 && to == out.behind()
+			if to != nowhere && !behind {
+				l.jump(asm.Ja.Label("").WithMetadata(ins.Metadata), to)
 			}
 			continue
 		}

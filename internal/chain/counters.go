@@ -113,6 +113,9 @@ func (c layout) count(l *listing, ends []label, names []string) {
 	l.place(done)
 	l.add(asm.LoadMem(asm.R0, asm.R10, verdictSlot, asm.Word), asm.Return())
 	for i, end := range ends[:last] {
+		if !l.leads(end) {
+			continue
+		}
 		l.place(end)
 		l.add(glue("l3af: "+names[i]+" ended the chain", asm.Mov.Imm32(asm.R6, int32(i*c.stride())))...)
 		l.jump(asm.Ja.Label(""), counted)
@@ -123,6 +126,9 @@ func (c layout) count(l *listing, ends []label, names []string) {
 // which the chain goes on at next, which expects nothing but the saved context.
 func (c layout) pass(l *listing, program int, codes []int32, at []label, next label) {
 	for i, code := range codes {
+		if !l.leads(at[i]) {
+			continue
+		}
 		done := l.label()
 		l.place(at[i])
 		l.add(glue("l3af: count a verdict and go on", asm.LoadMem(asm.R6, asm.R10, -frameShift, asm.DWord))...)

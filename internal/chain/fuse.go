@@ -2,6 +2,7 @@ package chain
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
@@ -32,10 +33,11 @@ func newFusion(parts []*part, counters layout, count bool) *fusion {
 	return f
 }
 
-// fuse makes the entry function: the bodies in order, and after each but the
-// last a join that knows from the verdict how the chain goes on. The straight
-// line through a join is one comparison and one load; what ends the chain lies
-// behind the last body, in reach of a conditional jump unless near is set.
+// fuse makes the entry function: the bodies in order. Where a body's verdict is
+// a constant it goes straight on, to the next body or to the chain's end; else
+// to a join behind it that looks at the verdict, one comparison. What ends the
+// chain lies behind the last body, in reach of a conditional jump unless near
+// is set.
 func (f *fusion) fuse(near bool) (*listing, error) {
 	l := &listing{}
 	names := make([]string, len(f.parts))
@@ -49,17 +51,13 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 	}
 	var passes []func()
 	for i, p := range f.parts {
-		join := ends[i]
-		if i < last {
-			join = l.label()
-		}
-		if err := l.splice(p.funcs[0], f.symbols[i], join); err != nil {
-			return nil, refuse(p.Name, "%v", err)
-		}
+		entry := p.funcs[0]
 		if i == last {
+			if err := l.splice(entry, f.symbols[i], planExits(entry, ends[i], ends[i], undecided)); err != nil {
+				return nil, refuse(p.Name, "%v", err)
+			}
 			break
 		}
-		l.place(join)
 		next := l.label()
 		counted := make([]label, len(p.codes)-1)
 		for j := range counted {
@@ -68,24 +66,30 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 				counted[j] = l.label()
 			}
 		}
-		first := len(l.ins)
-		if len(counted) == 0 && !near {
-			l.jump(asm.JNE.Imm32(asm.R0, p.codes[0], ""), ends[i])
-		} else {
-			l.jump(asm.JEq.Imm32(asm.R0, p.codes[0], ""), next)
-			for j, at := range counted {
-				if !near {
-					l.jump(asm.JEq.Imm32(asm.R0, p.codes[j+1], ""), at)
-					continue
-				}
-				skip := l.label()
-				l.jump(asm.JNE.Imm32(asm.R0, p.codes[j+1], ""), skip)
-				l.jump(asm.Ja.Label(""), at)
-				l.place(skip)
+		join := l.label()
+		out := planExits(entry, join, next, func(code int32) (label, bool) {
+			switch j := slices.Index(p.codes, code); {
+			case j == 0:
+				return next, true
+			case near: // what else there is may be too far for a conditional jump
+				return nowhere, false
+			case j > 0:
+				return counted[j-1], true
 			}
-			l.jump(asm.Ja.Label(""), ends[i])
+			return ends[i], true
+		})
+		if !out.joined && !out.leads(append(counted, next)...) {
+			// The program always ends the chain. The kernel refuses code that
+			// nothing leads to, so let it look at the verdict all the same.
+			out = planExits(entry, join, next, undecided)
 		}
-		l.ins[first] = l.ins[first].WithSource(asm.Comment("l3af: does the chain go on after " + names[i] + "?"))
+		if err := l.splice(entry, f.symbols[i], out); err != nil {
+			return nil, refuse(p.Name, "%v", err)
+		}
+		if out.joined {
+			l.place(out.join)
+			f.join(l, i, near, next, counted, ends[i], names[i])
+		}
 		l.place(next)
 		l.add(glue("l3af: run "+names[i+1], asm.LoadMem(asm.R1, asm.R10, -frameShift, asm.DWord))...)
 		if f.count && len(counted) > 0 {
@@ -104,6 +108,33 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 		l.add(glue("l3af: return the verdict", asm.Return())...)
 	}
 	return l, l.link()
+}
+
+// undecided sends every verdict to the join.
+func undecided(int32) (label, bool) { return nowhere, false }
+
+// join looks at the verdict of program i: it falls into the next body or goes
+// to a label of counted, in the order of the proceed set, or to end.
+func (f *fusion) join(l *listing, i int, near bool, next label, counted []label, end label, name string) {
+	codes := f.parts[i].codes
+	first := len(l.ins)
+	if len(counted) == 0 && !near {
+		l.jump(asm.JNE.Imm32(asm.R0, codes[0], ""), end)
+	} else {
+		l.jump(asm.JEq.Imm32(asm.R0, codes[0], ""), next)
+		for j, at := range counted {
+			if !near {
+				l.jump(asm.JEq.Imm32(asm.R0, codes[j+1], ""), at)
+				continue
+			}
+			skip := l.label()
+			l.jump(asm.JNE.Imm32(asm.R0, codes[j+1], ""), skip)
+			l.jump(asm.Ja.Label(""), at)
+			l.place(skip)
+		}
+		l.jump(asm.Ja.Label(""), end)
+	}
+	l.ins[first] = l.ins[first].WithSource(asm.Comment("l3af: does the chain go on after " + name + "?"))
 }
 
 // functions lists all functions of the chain, the fused entry first.

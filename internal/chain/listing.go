@@ -3,6 +3,7 @@ package chain
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/cilium/ebpf/asm"
 )
@@ -28,6 +29,10 @@ func (l *listing) label() label {
 
 // place puts a label before the instruction that is added next.
 func (l *listing) place(at label) { l.places[at] = len(l.ins) }
+
+// leads says whether a jump leads to a label. The kernel refuses code that
+// nothing leads to.
+func (l *listing) leads(to label) bool { return slices.Contains(l.jumps, to) }
 
 func (l *listing) add(ins ...asm.Instruction) {
 	for _, i := range ins {
