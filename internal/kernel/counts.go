@@ -74,6 +74,9 @@ func (k *Kernel) runningID(t host.Target) (id string, err error) {
 		}
 		return err
 	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil // replaced while we looked
+	}
 	return id, err
 }
 

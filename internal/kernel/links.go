@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -50,11 +51,15 @@ func openLink(path string) (link.Link, *link.Info, error) {
 // interface was renamed or moved. The thread is in the hook's namespace.
 func (k *Kernel) openRunning(path string, t host.Target, dev *device) (*pinned, error) {
 	l, info, err := openLink(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	// A pin of another kind gives an error without a number, a directory
+	// EACCES; others, such as EMFILE, say nothing about the link.
+	if number := syscall.Errno(0); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	} else if err != nil {
+	} else if err != nil && (!errors.As(err, &number) || number == unix.EACCES) {
 		k.log.Debug("not a link", "path", path, "error", err)
 		return nil, nil
+	} else if err != nil {
+		return nil, err
 	}
 	p := &pinned{link: l, info: info}
 	runs, err := p.runsAt(t, dev)
@@ -91,7 +96,9 @@ func (p *pinned) runsAt(t host.Target, dev *device) (bool, error) {
 			return false, nil
 		}
 		ids, err := tcxLinks(t.Hook.Kind, dev)
-		if err != nil {
+		if errors.Is(err, unix.ENODEV) {
+			return false, nil // it went meanwhile
+		} else if err != nil {
 			return false, err
 		}
 		for _, id := range ids {
