@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"os"
 	"strings"
@@ -112,25 +113,17 @@ func parseDevice(b []byte) (device, error) {
 		return device{}, errors.New("short message")
 	}
 	d := device{index: int(int32(binary.NativeEndian.Uint32(b[4:]))), xdp: map[l3af.Mode]uint32{}}
-	attrs, err := nl.ParseRouteAttr(b[unix.SizeofIfInfomsg:])
-	if err != nil {
-		return device{}, err
-	}
-	for _, a := range attrs {
-		switch a.Attr.Type &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER) {
+	for typ, value := range attributes(b[unix.SizeofIfInfomsg:]) {
+		switch typ {
 		case unix.IFLA_IFNAME:
-			d.name = strings.TrimRight(string(a.Value), "\x00")
+			d.name = unix.ByteSliceToString(value)
 		case unix.IFLA_XDP:
-			nested, err := nl.ParseRouteAttr(a.Value)
-			if err != nil {
-				return device{}, err
-			}
-			for _, x := range nested {
-				if len(x.Value) < 4 {
+			for typ, value := range attributes(value) {
+				if len(value) < 4 {
 					continue
 				}
-				id := binary.NativeEndian.Uint32(x.Value)
-				switch x.Attr.Type {
+				id := binary.NativeEndian.Uint32(value)
+				switch typ {
 				case unix.IFLA_XDP_DRV_PROG_ID:
 					d.xdp[l3af.Native] = id
 				case unix.IFLA_XDP_SKB_PROG_ID:
@@ -142,6 +135,24 @@ func parseDevice(b []byte) (device, error) {
 		}
 	}
 	return d, nil
+}
+
+// attributes yields type and value of each struct rtattr in b, up to one that
+// is cut short.
+func attributes(b []byte) iter.Seq2[uint16, []byte] {
+	return func(yield func(uint16, []byte) bool) {
+		for len(b) >= unix.SizeofRtAttr {
+			size := int(binary.NativeEndian.Uint16(b))
+			if size < unix.SizeofRtAttr || size > len(b) {
+				return
+			}
+			typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+			if !yield(typ, b[unix.SizeofRtAttr:size]) {
+				return
+			}
+			b = b[min((size+3)&^3, len(b)):]
+		}
+	}
 }
 
 // driver names the interface's driver for messages, in the thread's network
