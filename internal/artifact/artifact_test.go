@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,7 +28,7 @@ globals:
 - {name: default_verdict, default: pass, description: d, order: network}
 - {name: plain}
 maps:
-- {name: deny, description: m, key: words, value: words, key_order: network, value_order: host}
+- {name: deny, default: [{key: 10.0.0.0/8, value: 1}], description: m, key: words, value: words, key_order: network, value_order: host}
 `
 
 func tree(t testing.TB, files map[string]string) string {
@@ -63,7 +64,7 @@ func TestOpenDirectory(t *testing.T) {
 			{Entry: "execs", Object: "acl.bpf.o", Attach: "tracepoint/sched/sched_process_exec"},
 		},
 		Globals: []Global{{Name: "default_verdict", Default: "pass", Description: "d", Network: true}, {Name: "plain"}},
-		Maps:    []Map{{Name: "deny", Description: "m", Key: "words", Value: "words", KeyNetwork: true}},
+		Maps:    []Map{{Name: "deny", Default: []l3af.MapEntry{{Key: "10.0.0.0/8", Value: json.Number("1")}}, Description: "m", Key: "words", Value: "words", KeyNetwork: true}},
 	}
 	if !reflect.DeepEqual(p.Manifest, want) || p.Ref != dir {
 		t.Errorf("manifest = %+v, want %+v", p.Manifest, want)

@@ -45,7 +45,10 @@ type Global struct {
 
 // Map is a map whose contents people may set.
 type Map struct {
-	Name         string
+	Name string
+	// Default is what the map holds where the document is silent; nil: what it
+	// happens to hold, as of maps that the program itself fills.
+	Default      []l3af.MapEntry
 	Description  string
 	Key, Value   string // for people
 	KeyNetwork   bool   // its integers are in network byte order
@@ -197,12 +200,13 @@ func (p *parser) manifest(v any) *Manifest {
 		return g.Name
 	})
 	p.names("maps", m, func(path string, v any) string {
-		o, ok := p.object(path, v, "name", "description", "key", "value", "key_order", "value_order")
+		o, ok := p.object(path, v, "name", "default", "description", "key", "value", "key_order", "value_order")
 		if !ok {
 			return ""
 		}
 		m := Map{
 			Name:         p.text(path, o, "name", true),
+			Default:      p.entries(path+".default", o),
 			Description:  p.text(path, o, "description", false),
 			Key:          p.text(path, o, "key", false),
 			Value:        p.text(path, o, "value", false),
@@ -213,6 +217,29 @@ func (p *parser) manifest(v any) *Manifest {
 		return m.Name
 	})
 	return out
+}
+
+// entries reads the default contents of a map.
+func (p *parser) entries(path string, m map[string]any) []l3af.MapEntry {
+	v, ok := m["default"]
+	if !ok {
+		return nil
+	}
+	entries := []l3af.MapEntry{}
+	for i, v := range p.list(path, v) {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		o, ok := p.object(at, v, "key", "value")
+		if !ok {
+			continue
+		}
+		for _, name := range []string{"key", "value"} {
+			if _, ok := o[name]; !ok {
+				p.fail(at+"."+name, "", "is required")
+			}
+		}
+		entries = append(entries, l3af.MapEntry{Key: o["key"], Value: o["value"]})
+	}
+	return entries
 }
 
 // names reads a list of things whose names differ.

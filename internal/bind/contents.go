@@ -19,12 +19,12 @@ import (
 // object.
 const maxContents = 256 << 20
 
-// maps encodes the wanted contents of maps.
+// maps encodes the wanted contents of maps: the document's, and where it is
+// silent the defaults of the manifest.
 func (b *binder) maps(member string, wanted map[string][]l3af.MapEntry) []host.Contents {
 	var out []host.Contents
 	for _, name := range names(wanted) {
-		path, entries := ".maps."+name, wanted[name]
-		spec := b.spec.Maps[name]
+		path, spec := ".maps."+name, b.spec.Maps[name]
 		switch {
 		case spec == nil || isSection(name):
 			b.fail(path, near.Hint(name, b.settable()), "package %s has no map %q", b.pkg.Manifest.Name, clip(name))
@@ -32,28 +32,49 @@ func (b *binder) maps(member string, wanted map[string][]l3af.MapEntry) []host.C
 			b.fail(path, "", "%q %s", clip(name), unsuited(spec))
 		case !b.uses(name):
 			b.fail(path, near.Hint("", b.settable()), "program %q does not use the map %q", b.entry, clip(name))
-		case uint64(len(entries)) > uint64(spec.MaxEntries):
-			b.fail(path, "", "%d entries do not fit: the map holds %d (max_entries)", len(entries), spec.MaxEntries)
-		case uint64(len(entries))*(uint64(spec.KeySize)+uint64(spec.ValueSize)) > maxContents:
-			b.fail(path, "", "%d entries of %d bytes are too much: at most %d MiB", len(entries), uint64(spec.KeySize)+uint64(spec.ValueSize), maxContents>>20)
 		default:
-			c := contents{b: b, spec: spec, seen: map[string]int{}}
-			for i := range b.pkg.Manifest.Maps {
-				if m := &b.pkg.Manifest.Maps[i]; m.Name == name {
-					c.listed = *m
-				}
-			}
-			list := make([]host.Entry, 0, len(entries))
-			for i := range entries {
-				at := fmt.Sprintf("%s[%d]", path, i)
-				key := c.key(at+".key", name, i, entries[i].Key)
-				values := c.values(at+".value", entries[i].Value)
-				list = append(list, host.Entry{Key: key, Values: values})
-			}
-			out = append(out, host.Contents{Member: member, Map: name, Full: true, Entries: list})
+			out = append(out, b.contents(member, name, wanted[name])...)
 		}
 	}
+	for _, m := range b.pkg.Manifest.Maps {
+		_, set := wanted[m.Name]
+		// A package may list the maps of several programs and objects.
+		if spec := b.spec.Maps[m.Name]; set || m.Default == nil || spec == nil || !b.uses(m.Name) {
+			continue
+		} else if unsuited(spec) != "" {
+			b.fail(".package", "", "package %s: %q %s", b.pkg.Manifest.Name, clip(m.Name), unsuited(spec))
+			continue
+		}
+		out = append(out, b.contents(member, m.Name, m.Default)...)
+	}
 	return out
+}
+
+// contents encodes the wanted contents of one map.
+func (b *binder) contents(member, name string, entries []l3af.MapEntry) []host.Contents {
+	path, spec := ".maps."+name, b.spec.Maps[name]
+	if uint64(len(entries)) > uint64(spec.MaxEntries) {
+		b.fail(path, "", "%d entries do not fit: the map holds %d (max_entries)", len(entries), spec.MaxEntries)
+		return nil
+	}
+	if uint64(len(entries))*(uint64(spec.KeySize)+uint64(spec.ValueSize)) > maxContents {
+		b.fail(path, "", "%d entries of %d bytes are too much: at most %d MiB", len(entries), uint64(spec.KeySize)+uint64(spec.ValueSize), maxContents>>20)
+		return nil
+	}
+	c := contents{b: b, spec: spec, seen: map[string]int{}}
+	for i := range b.pkg.Manifest.Maps {
+		if m := &b.pkg.Manifest.Maps[i]; m.Name == name {
+			c.listed = *m
+		}
+	}
+	list := make([]host.Entry, 0, len(entries))
+	for i := range entries {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		key := c.key(at+".key", name, i, entries[i].Key)
+		values := c.values(at+".value", entries[i].Value)
+		list = append(list, host.Entry{Key: key, Values: values})
+	}
+	return []host.Contents{{Member: member, Map: name, Full: true, Entries: list}}
 }
 
 // settable lists the maps that people may set.
