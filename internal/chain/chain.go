@@ -19,6 +19,10 @@ type Member struct {
 	// hook's default. Counting the first costs nothing; each of the others
 	// costs one counter when it occurs.
 	Proceed []l3af.Verdict
+	// Instance, where it is not "", names the instance of the package whose
+	// maps the program uses, together with all others of that instance.
+	// Read-only data stays its own.
+	Instance string
 }
 
 // Chain is a composed program and all it takes to load it.
@@ -45,6 +49,9 @@ type Map struct {
 	// Pinned maps outlive the program. The others are read-only data, part of
 	// the program.
 	Pinned bool
+	// Instance is the package instance the map is shared in; "": it is Member's
+	// alone. A map that several members share is here once, as the first's.
+	Instance string
 }
 
 // Linked says how one program came into the chain.

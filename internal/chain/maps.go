@@ -17,6 +17,18 @@ const maxMaps = 64
 // ref is the symbol of a member's map in its chain.
 func ref(member, name string) string { return member + "/" + name }
 
+// sharedRef is the symbol of a map that programs of an instance share. No
+// member's map has it: names of members hold no zero byte.
+func sharedRef(instance, name string) string { return "@" + instance + "\x00" + name }
+
+// ref is the symbol of a map of the part, and the instance it is shared in.
+func (p *part) ref(name string) (symbol, instance string) {
+	if p.Instance == "" || constant(name) {
+		return ref(p.Name, name), ""
+	}
+	return sharedRef(p.Instance, name), p.Instance
+}
+
 // findMaps lists the maps that the reached code refers to, and makes it refer
 // to them by their names in the chain.
 func (p *part) findMaps() error {
@@ -38,7 +50,8 @@ func (p *part) findMaps() error {
 			case spec == nil:
 				return refuse(p.Name, "the object has no map %q", name)
 			}
-			*ins = ins.WithReference(ref(p.Name, name))
+			symbol, _ := p.ref(name)
+			*ins = ins.WithReference(symbol)
 			if seen[name] {
 				continue
 			}
@@ -56,7 +69,8 @@ func (p *part) findMaps() error {
 
 // takeMap copies a map's spec, with the object's variables in its contents.
 func (p *part) takeMap(name string, spec *ebpf.MapSpec) (Map, error) {
-	m := Map{Ref: ref(p.Name, name), Member: p.Name, Name: name, Spec: spec.Copy(), Pinned: !constant(name)}
+	m := Map{Member: p.Name, Name: name, Spec: spec.Copy(), Pinned: !constant(name)}
+	m.Ref, m.Instance = p.ref(name)
 	// Where a map is pinned is the host's affair.
 	m.Spec.Pinning = ebpf.PinNone
 	if m.Spec.Extra != nil {
@@ -116,7 +130,14 @@ func constant(section string) bool { return strings.HasPrefix(section, ".rodata"
 func gatherMaps(parts []*part, more ...Map) ([]Map, error) {
 	var all []Map
 	for _, p := range parts {
-		all = append(all, p.maps...)
+		for _, m := range p.maps {
+			i := slices.IndexFunc(all, func(o Map) bool { return o.Ref == m.Ref })
+			if i < 0 {
+				all = append(all, m)
+			} else if d := SameShape(all[i].Spec, m.Spec); d != "" {
+				return nil, refuse(p.Name, "map %s of instance %s is another one in %s: %s", m.Name, m.Instance, all[i].Member, d)
+			}
+		}
 	}
 	all = append(all, more...)
 	if len(all) > maxMaps {
