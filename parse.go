@@ -91,7 +91,7 @@ func netnsName(s string) string {
 }
 
 func (m *mistakes) program(at string, tree any) Program {
-	o := m.object(at, tree, "name", "package", "entry", "proceed", "config", "maps")
+	o := m.object(at, tree, "name", "package", "entry", "proceed", "config", "maps", "onMapChange", "instance")
 	if o == nil {
 		return Program{}
 	}
@@ -116,7 +116,7 @@ func (m *mistakes) program(at string, tree any) Program {
 }
 
 func (m *mistakes) probe(at string, tree any) Probe {
-	o := m.object(at, tree, "name", "package", "entry", "attach", "config", "maps")
+	o := m.object(at, tree, "name", "package", "entry", "attach", "config", "maps", "onMapChange", "instance")
 	if o == nil {
 		return Probe{}
 	}
@@ -307,7 +307,7 @@ func (o *object) mapping(key string) map[string]any {
 }
 
 func (o *object) settings() Settings {
-	var s Settings
+	s := Settings{OnMapChange: MapChange(o.text("onMapChange")), Instance: o.text("instance")}
 	if config := o.mapping("config"); len(config) > 0 {
 		s.Config = config
 	}

@@ -27,7 +27,7 @@ chains:
     maps:
       deny: [{key: 203.0.113.0/24, value: 1}]
       empty:
-  - {name: stats, package: ./stats.bpf.o}
+  - {name: stats, package: ./stats.bpf.o, onMapChange: reset, instance: edge.1}
 - interface: "veth*"
   netns: /run/netns/blue
   hook: tc-egress
@@ -38,7 +38,7 @@ probes:
   package: ./examples/execs
   attach: tp/sched/sched_process_exec
 - {name: raw, package: x.o, attach: raw_tp/sys_enter}
-- {name: any, package: x.o}
+- {name: any, package: x.o, instance: other}
 `
 
 func parse(t testing.TB, text string) (*l3af.State, error) {
@@ -64,7 +64,7 @@ func TestParseState(t *testing.T) {
 						"deep": map[string]any{"a": []any{json.Number("1"), true, nil}}},
 					Maps: map[string][]l3af.MapEntry{"deny": {{Key: "203.0.113.0/24", Value: json.Number("1")}}, "empty": {}},
 				}},
-				{Name: "stats", Package: "./stats.bpf.o"},
+				{Name: "stats", Package: "./stats.bpf.o", Settings: l3af.Settings{OnMapChange: l3af.ResetMapChange, Instance: "edge.1"}},
 			}},
 			{Interface: "veth*", Netns: "blue", Hook: l3af.TCEgress, Programs: []l3af.Program{
 				{Name: "acl", Package: "/opt/acl", Proceed: []l3af.Verdict{l3af.Unspec, l3af.OK, l3af.Pipe, l3af.Redirect}},
@@ -73,7 +73,7 @@ func TestParseState(t *testing.T) {
 		Probes: []l3af.Probe{
 			{Name: "exec", Package: "./examples/execs", Attach: "tracepoint/sched/sched_process_exec"},
 			{Name: "raw", Package: "x.o", Attach: "raw_tracepoint/sys_enter"},
-			{Name: "any", Package: "x.o"},
+			{Name: "any", Package: "x.o", Settings: l3af.Settings{Instance: "other"}},
 		},
 	}
 	if !reflect.DeepEqual(s, want) {
@@ -116,6 +116,12 @@ func TestMistakes(t *testing.T) {
 			"chains[0].hook: is required (possible: xdp, tc-ingress, tc-egress)\nchains[0].interface: is required"},
 		{chain(`{interface: eth0, hook: xdp, mode: skb, programs: [{name: a, package: p}]}`),
 			`chains[0].mode: unknown mode "skb" (possible: auto, native, generic, offload)`},
+		{program(`{name: b, package: p, onMapChange: rest}`), `chains[0].programs[1].onMapChange: unknown choice "rest", did you mean "reset"?`},
+		{program(`{name: b, package: p, onMapChange: keep, instance: "a/b"}`), `chains[0].programs[1].instance: "a/b" is not a valid name` +
+			" (1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit)\n" + `chains[0].programs[1].onMapChange: unknown choice "keep" (possible: refuse, reset)`},
+		{program("{name: b, package: p, instance: i}]}\nprobes: [{name: c, package: p, instance: i, onMapChange: reset}, {name: d, package: p, instance: i, onMapChange: refuse}]\nx: {y: [z"),
+			`probes[0].onMapChange: is reset here and refuse at chains[0].programs[1], which shares its maps (instance "i")` +
+				" (write the same for all programs of an instance)\nx: unknown key \"x\" (possible: apiVersion, chains, probes)"},
 		{chain(`{interface: eth0, hook: tc-ingress, mode: auto, programs: [{name: a, package: p}]}`),
 			`chains[0].mode: only xdp has modes, not tc-ingress (leave it out)`},
 		{chain(`{interface: a-name-of-16-bytes, hook: xdp, programs: [{name: a, package: p}]}`), `chains[0].interface: "a-name-of-16-bytes" is not a valid interface name (1 to 15 bytes`},

@@ -41,7 +41,22 @@ type Probe struct {
 type Settings struct {
 	Config map[string]any        `json:"config,omitempty"`
 	Maps   map[string][]MapEntry `json:"maps,omitempty"` // the full wanted content of each named map
+	// OnMapChange is what happens to maps whose shape is another one in a new
+	// version of the package; "": refuse.
+	OnMapChange MapChange `json:"onMapChange,omitempty"`
+	// Instance names an instance of the package: the programs and probes that
+	// name the same one use the same maps. "": the maps are the program's own.
+	Instance string `json:"instance,omitempty"`
 }
+
+// MapChange says what becomes of a map whose type, sizes, flags or layout of
+// key or value change.
+type MapChange string
+
+const (
+	RefuseMapChange MapChange = "refuse" // the change of the program is refused, and what ran runs on
+	ResetMapChange  MapChange = "reset"  // the map starts anew
+)
 
 // MapEntry is one wanted entry of a map.
 type MapEntry struct {

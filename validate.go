@@ -44,13 +44,14 @@ func (m *mistakes) state(s *State) {
 	} else if s.APIVersion != APIVersion {
 		m.unknown("apiVersion", "apiVersion", s.APIVersion, []string{APIVersion})
 	}
+	instances := make(map[string]instanceUse)
 	first := make(map[Hook]int)
 	for i := range s.Chains {
 		at, c := index("chains", i), &s.Chains[i]
 		if m.seen[at] {
 			continue
 		}
-		m.checkChain(at, c)
+		m.checkChain(at, c, instances)
 		h := Hook{Netns: netnsName(c.Netns), Interface: c.Interface, Kind: c.Hook}
 		if j, ok := first[h]; ok && c.Interface != "" && c.Hook != "" {
 			m.check(true, at, fmt.Sprintf("the hook %s has a chain already: chains[%d]", clip(h.String()), j), "put all programs of a hook in one chain")
@@ -70,10 +71,11 @@ func (m *mistakes) state(s *State) {
 			m.check(true, at+".attach", err.Error(), "")
 		}
 		m.settings(at, p.Settings)
+		m.instance(at, p.Settings, instances)
 	}
 }
 
-func (m *mistakes) checkChain(at string, c *Chain) {
+func (m *mistakes) checkChain(at string, c *Chain, instances map[string]instanceUse) {
 	m.iface(at+".interface", c.Interface)
 	if c.Netns != "" {
 		m.netns(at+".netns", c.Netns)
@@ -105,6 +107,30 @@ func (m *mistakes) checkChain(at string, c *Chain) {
 		m.source(pat, p.Package, p.Entry)
 		m.proceed(pat+".proceed", c.Hook, known, p.Proceed)
 		m.settings(pat, p.Settings)
+		m.instance(pat, p.Settings, instances)
+	}
+}
+
+// instanceUse is the first program that names an instance.
+type instanceUse struct {
+	at     string
+	change MapChange
+}
+
+// instance checks what the users of a package instance must agree on.
+func (m *mistakes) instance(at string, s Settings, seen map[string]instanceUse) {
+	if s.Instance == "" {
+		return
+	}
+	change := s.OnMapChange
+	if change == "" {
+		change = RefuseMapChange
+	}
+	if first, ok := seen[s.Instance]; !ok {
+		seen[s.Instance] = instanceUse{at, change}
+	} else if first.change != change {
+		m.check(true, at+".onMapChange", fmt.Sprintf("is %s here and %s at %s, which shares its maps (instance %s)", change, first.change, first.at, quote(s.Instance)),
+			"write the same for all programs of an instance")
 	}
 }
 
@@ -134,15 +160,20 @@ func (m *mistakes) netns(at, s string) {
 	m.check(bad, at, quote(s)+" is not a network namespace", "a name under /run/netns, or an absolute path")
 }
 
+const nameHint = "1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit"
+
+// validName checks names that become parts of paths and of symbols.
+func validName(s string) bool {
+	return isName(s, "._-") && isName(s[:1], "") && len(s) <= 63
+}
+
 // name checks the name of a program or probe and that no sibling has it.
 func (m *mistakes) name(at, s, what string, seen map[string]int, i int, list string) {
 	if s == "" {
 		m.check(true, at+".name", "is required", "")
 		return
 	}
-	bad := !isName(s, "._-") || !isName(s[:1], "") || len(s) > 63
-	m.check(bad, at+".name", quote(s)+" is not a valid name",
-		"1 to 63 letters, digits, '.', '_' and '-', the first a letter or digit")
+	m.check(!validName(s), at+".name", quote(s)+" is not a valid name", nameHint)
 	if j, ok := seen[s]; ok {
 		m.check(true, at+".name", fmt.Sprintf("another %s is named %s: %s", what, quote(s), index(list, j)), "")
 	} else {
@@ -185,6 +216,10 @@ func (m *mistakes) proceed(at string, hook HookKind, known bool, list []Verdict)
 }
 
 func (m *mistakes) settings(at string, s Settings) {
+	if changes := []MapChange{RefuseMapChange, ResetMapChange}; s.OnMapChange != "" && !contains(words(changes), string(s.OnMapChange)) {
+		m.unknown(at+".onMapChange", "choice", string(s.OnMapChange), words(changes))
+	}
+	m.check(s.Instance != "" && !validName(s.Instance), at+".instance", quote(s.Instance)+" is not a valid name", nameHint)
 	for _, name := range sorted(s.Config) {
 		m.value(member(at+".config", name), s.Config[name], 0)
 		m.check(name == "", member(at+".config", name), "the name of the variable is missing", "")

@@ -142,6 +142,8 @@ func words(p jsonschema.InterceptSchemaParams) (bool, error) {
 		}
 	case reflect.TypeFor[l3af.Mode]():
 		enum(l3af.Auto, l3af.Native, l3af.Generic, l3af.Offload)
+	case reflect.TypeFor[l3af.MapChange]():
+		enum(l3af.RefuseMapChange, l3af.ResetMapChange)
 	case reflect.TypeFor[l3af.ChainStatus](), reflect.TypeFor[l3af.ProbeStatus]():
 		enumerate(p.Schema, "state", l3af.Running, l3af.Waiting, l3af.Failed)
 	case reflect.TypeFor[l3af.State](), reflect.TypeFor[l3af.Chain](), reflect.TypeFor[l3af.Program](),
