@@ -24,9 +24,8 @@ type Bound struct {
 	Member chain.Member
 	// Contents are what the document wants in the program's maps, ordered by
 	// the maps' names. Globals outside of read-only data that the document
-	// sets, or that the manifest lists, are patches of their section: they are
-	// in the section's initial contents too, but a map of an earlier load may
-	// be adopted.
+	// sets, or that the manifest lists, are patches of their section, and only
+	// that: another value of theirs is not another program.
 	Contents []host.Contents
 	Attach   string // probes: tracepoint/GROUP/NAME or raw_tracepoint/NAME
 }
@@ -46,6 +45,7 @@ func Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Program, path str
 	}
 	proceed := b.proceed(p.Proceed, row.Proceed)
 	out := &Bound{Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry, Proceed: proceed}}
+	out.Member.Instance = p.Instance
 	return b.finish(out, p.Settings)
 }
 
@@ -63,7 +63,7 @@ func Probe(pkg *artifact.Package, p l3af.Probe, path string) (*Bound, []l3af.Mis
 		return nil, b.mistakes
 	}
 	out := &Bound{
-		Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry},
+		Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry, Instance: p.Instance},
 		Attach: b.attach(attach, row.Attach),
 	}
 	return b.finish(out, p.Settings)
@@ -106,6 +106,9 @@ func (b *binder) finish(out *Bound, s l3af.Settings) (*Bound, []l3af.Mistake) {
 	out.Contents = append(b.config(out.Member.Name, s.Config), b.maps(out.Member.Name, s.Maps)...)
 	if len(b.mistakes) > 0 {
 		return nil, b.mistakes
+	}
+	for i := range out.Contents {
+		out.Contents[i].Instance = s.Instance
 	}
 	slices.SortFunc(out.Contents, func(x, y host.Contents) int { return strings.Compare(x.Map, y.Map) })
 	return out, nil

@@ -212,11 +212,13 @@ func TestConfig(t *testing.T) {
 	check(b, "port", "\x50\x00")
 	check(b, "net_port", "\x00\x50")
 	check(b, "gateway", gateway)
-	check(b, "label", "up"+strings.Repeat("\x00", 14))
-	// Constants are part of the program; the others are also patches.
+	// Constants are part of the program. The others are patches, and what the
+	// object says of them stays: the program does not depend on their values.
+	check(b, "label", "none"+strings.Repeat("\x00", 12))
+	check(b, "counter", "\x00\x00\x00\x00")
 	want := []host.Contents{
-		{Member: "one", Map: ".bss", Patches: []host.Patch{{Offset: int(vars["counter"].Offset), Data: []byte{16, 0, 0, 0}}}},
-		{Member: "one", Map: ".data", Patches: []host.Patch{{Offset: int(vars["label"].Offset), Data: []byte("up" + strings.Repeat("\x00", 14))}}},
+		{Member: "one", Map: ".bss", Patches: []host.Patch{{Offset: int(vars["counter"].Offset), Data: []byte{16, 0, 0, 0}, Variable: "counter"}}},
+		{Member: "one", Map: ".data", Patches: []host.Patch{{Offset: int(vars["label"].Offset), Data: []byte("up" + strings.Repeat("\x00", 14)), Variable: "label"}}},
 	}
 	if !reflect.DeepEqual(b.Contents, want) {
 		t.Errorf("contents = %+v, want %+v", b.Contents, want)
@@ -235,12 +237,16 @@ func TestConfig(t *testing.T) {
 		for _, patch := range c.Patches {
 			for name, v := range vars {
 				if v.SectionName == c.Map && int(v.Offset) == patch.Offset {
-					patched = append(patched, fmt.Sprintf("%s %x", name, patch.Data))
+					what := fmt.Sprintf("%s %x", name, patch.Data)
+					if patch.Default {
+						what += " by default"
+					}
+					patched = append(patched, what)
 				}
 			}
 		}
 	}
-	wantPatched := []string{"counter 10000000", "verbose 00", "budget f401000000000000", "label 75700000000000000000000000000000"}
+	wantPatched := []string{"counter 10000000", "verbose 00 by default", "budget f401000000000000 by default", "label 75700000000000000000000000000000"}
 	if !reflect.DeepEqual(patched, wantPatched) {
 		t.Errorf("patches = %q, want %q", patched, wantPatched)
 	}
@@ -368,7 +374,7 @@ func TestACLDocument(t *testing.T) {
 	}}}
 	// Of the maps that it does not name, the document wants what the manifest says.
 	for _, name := range []string{"allow", "allow_dst", "deny_dst"} {
-		contents = append(contents, host.Contents{Member: "acl", Map: name, Full: true, Entries: []host.Entry{}})
+		contents = append(contents, host.Contents{Member: "acl", Map: name, Full: true, Entries: []host.Entry{}, Default: true})
 	}
 	slices.SortFunc(contents, func(a, b host.Contents) int { return strings.Compare(a.Map, b.Map) })
 	if !reflect.DeepEqual(b.Contents, contents) {

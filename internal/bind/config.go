@@ -31,15 +31,15 @@ func (b *binder) config(member string, config map[string]any) []host.Contents {
 		if _, set := config[g.Name]; set || v == nil || !b.uses(v.SectionName) {
 			continue
 		}
+		data := v.Value
 		if g.Default != nil {
-			data, err := encodeVariable(v, g.Default, g.Network)
-			if err != nil {
+			var err error
+			if data, err = encodeVariable(v, g.Default, g.Network); err != nil {
 				b.failValue(".package", fmt.Sprintf("package %s: default of %s: ", b.pkg.Manifest.Name, g.Name), err)
 				continue
 			}
-			v.Value = data
 		}
-		b.patch(patches, v)
+		b.set(patches, g.Name, data, true)
 	}
 	var out []host.Contents
 	for _, section := range names(patches) {
@@ -74,8 +74,7 @@ func (b *binder) global(patches map[string][]host.Patch, name string, want any) 
 		b.failValue(path, "", err)
 		return
 	}
-	v.Value = data
-	b.patch(patches, v)
+	b.set(patches, name, data, false)
 }
 
 func encodeVariable(v *ebpf.VariableSpec, want any, network bool) ([]byte, error) {
@@ -91,10 +90,16 @@ func encodeVariable(v *ebpf.VariableSpec, want any, network bool) ([]byte, error
 	return data, err
 }
 
-func (b *binder) patch(patches map[string][]host.Patch, v *ebpf.VariableSpec) {
-	if !v.Constant() {
-		patches[v.SectionName] = append(patches[v.SectionName], host.Patch{Offset: int(v.Offset), Data: slices.Clone(v.Value)})
+// set gives a constant its value in the object, and makes a patch of that of
+// any other variable, which keeps the value that the object gives it.
+func (b *binder) set(patches map[string][]host.Patch, name string, data []byte, byDefault bool) {
+	v := b.spec.Variables[name]
+	if v.Constant() {
+		v.Value = data
+		return
 	}
+	patches[v.SectionName] = append(patches[v.SectionName],
+		host.Patch{Offset: int(v.Offset), Data: slices.Clone(data), Variable: name, Default: byDefault})
 }
 
 func (b *binder) listed(name string) *artifact.Global {

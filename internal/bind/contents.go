@@ -33,7 +33,7 @@ func (b *binder) maps(member string, wanted map[string][]l3af.MapEntry) []host.C
 		case !b.uses(name):
 			b.fail(path, near.Hint("", b.settable()), "program %q does not use the map %q", b.entry, clip(name))
 		default:
-			out = append(out, b.contents(member, name, wanted[name])...)
+			out = append(out, b.contents(member, name, wanted[name], false)...)
 		}
 	}
 	for _, m := range b.pkg.Manifest.Maps {
@@ -45,13 +45,13 @@ func (b *binder) maps(member string, wanted map[string][]l3af.MapEntry) []host.C
 			b.fail(".package", "", "package %s: %q %s", b.pkg.Manifest.Name, clip(m.Name), unsuited(spec))
 			continue
 		}
-		out = append(out, b.contents(member, m.Name, m.Default)...)
+		out = append(out, b.contents(member, m.Name, m.Default, true)...)
 	}
 	return out
 }
 
 // contents encodes the wanted contents of one map.
-func (b *binder) contents(member, name string, entries []l3af.MapEntry) []host.Contents {
+func (b *binder) contents(member, name string, entries []l3af.MapEntry, byDefault bool) []host.Contents {
 	path, spec := ".maps."+name, b.spec.Maps[name]
 	if uint64(len(entries)) > uint64(spec.MaxEntries) {
 		b.fail(path, "", "%d entries do not fit: the map holds %d (max_entries)", len(entries), spec.MaxEntries)
@@ -74,7 +74,7 @@ func (b *binder) contents(member, name string, entries []l3af.MapEntry) []host.C
 		values := c.values(at+".value", entries[i].Value)
 		list = append(list, host.Entry{Key: key, Values: values})
 	}
-	return []host.Contents{{Member: member, Map: name, Full: true, Entries: list}}
+	return []host.Contents{{Member: member, Map: name, Full: true, Entries: list, Default: byDefault}}
 }
 
 // settable lists the maps that people may set.

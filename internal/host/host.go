@@ -38,6 +38,7 @@ type Attached struct {
 	Mode      l3af.Mode // XDP: what it runs as
 	ProgramID uint32
 	LinkID    uint32
+	Segments  int // hooks: how many programs the chain is, one after another
 }
 
 // Load is what is wanted at one target.
@@ -46,17 +47,23 @@ type Load struct {
 	Mode     l3af.Mode // XDP only; "" means auto
 	Chain    *chain.Chain
 	Contents []Contents
+	// Reset names the members whose maps start anew when their shape is not
+	// that of what is pinned; the others' are refused.
+	Reset []string
 }
 
 // Contents is what the document wants in one map.
 type Contents struct {
-	Member string
-	Map    string
+	Member   string
+	Instance string // that Map is shared in; "": Member's alone
+	Map      string
 	// Full: the map holds Entries and nothing else (an array: zero elsewhere).
 	// Otherwise only Patches are wanted.
 	Full    bool
 	Entries []Entry
 	Patches []Patch
+	// Default: Entries are the package's, the document is silent.
+	Default bool
 }
 
 // Entry is one wanted entry, in the kernel's layout. Values of a per-CPU map
@@ -68,14 +75,19 @@ type Entry struct {
 
 // Patch is wanted bytes in the value of a data section (.data, .bss).
 type Patch struct {
-	Offset int
-	Data   []byte
+	Offset   int
+	Data     []byte
+	Variable string
+	Default  bool // as Contents.Default
 }
 
 // Result says what an attach became.
 type Result struct {
 	Mode l3af.Mode // XDP: native, generic or offload
 	Note string    // why auto did not become native
+	// Chain is the chain as the kernel took it, where that is not Load.Chain:
+	// the same programs, linked otherwise to keep within the verifier's limits.
+	Chain *chain.Chain
 }
 
 // Counts is what one chain counted since it was first attached to its target.
