@@ -173,32 +173,37 @@ func assembled(name string, typ ebpf.ProgramType, ins ...asm.Instruction) Member
 	}}
 }
 
-// counts reads the counters of a chain as the kernel package does.
+// counts is countsOf in a test.
 func counts(t testing.TB, l *loaded) []Count {
 	t.Helper()
-	m := l.maps[CountersRef]
-	h, err := m.Handle()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer h.Close()
-	spec, err := h.Spec(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var st *btf.Struct
-	if err := spec.TypeByName(CountersType, &st); err != nil {
-		t.Fatal(err)
-	}
-	var values [][]byte
-	if err := m.Lookup(uint32(0), &values); err != nil {
-		t.Fatal(err)
-	}
-	got, err := ReadCounts(st, values)
+	got, err := countsOf(l)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return got
+}
+
+// countsOf reads the counters of a chain as the kernel package does.
+func countsOf(l *loaded) ([]Count, error) {
+	m := l.maps[CountersRef]
+	h, err := m.Handle()
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	spec, err := h.Spec(nil)
+	if err != nil {
+		return nil, err
+	}
+	var st *btf.Struct
+	if err := spec.TypeByName(CountersType, &st); err != nil {
+		return nil, err
+	}
+	var values [][]byte
+	if err := m.Lookup(uint32(0), &values); err != nil {
+		return nil, err
+	}
+	return ReadCounts(st, values)
 }
 
 // withoutBTFUnlessCORE strips an object whose program can do without.
