@@ -9,6 +9,7 @@
 //	DIR/hooks/[NETNS:]IFACE/KIND/maps/MEMBER/MAP   the maps of the chain's programs
 //	DIR/hooks/[NETNS:]IFACE/KIND/counters/ID       the counters of the chain ID
 //	DIR/probes/NAME/…                              the same of a probe
+//	DIR/instances/NAME/maps/MAP                    the maps that programs of an instance share
 package kernel
 
 import (
@@ -73,6 +74,9 @@ func New(bpffs string, log *slog.Logger) (*Kernel, error) {
 		if err := k.recover(t); err != nil {
 			log.Warn("put a target in order", "target", t.String(), "error", err)
 		}
+	}
+	if err := k.sweep(); err != nil {
+		log.Warn("put shared maps in order", "error", err)
 	}
 	return k, nil
 }

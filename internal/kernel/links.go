@@ -128,9 +128,17 @@ func (k *Kernel) switchPin(t host.Target, l link.Link) error {
 	return nil
 }
 
-// recover finishes what a crash inside switchPin left: a new link that was
-// pinned but had not taken the old one's place.
+// recover finishes what a crash left half done.
 func (k *Kernel) recover(t host.Target) error {
+	if err := k.recoverLink(t); err != nil {
+		return err
+	}
+	return k.recoverMaps(t)
+}
+
+// recoverLink finishes what a crash inside switchPin left: a new link that was
+// pinned but had not taken the old one's place.
+func (k *Kernel) recoverLink(t host.Target) error {
 	fresh := filepath.Join(k.path(t), newLinkPin)
 	if _, err := os.Lstat(fresh); errors.Is(err, fs.ErrNotExist) {
 		return nil

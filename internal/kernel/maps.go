@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -26,13 +27,19 @@ type openMap struct {
 	m    *ebpf.Map
 	path string // "" for read-only data
 	made bool   // by this call
-	want *host.Contents
+	// aside: where a map that starts anew waits to take the place of the one
+	// pinned at path; "" for others.
+	aside string
+	want  *host.Contents
 }
 
 // title names a map in messages.
 func title(m *chain.Map) string {
-	if m.Member == "" {
+	switch {
+	case m.Member == "":
 		return "counters"
+	case m.Instance != "":
+		return "map " + m.Name + " of instance " + m.Instance
 	}
 	return "map " + m.Member + "/" + m.Name
 }
@@ -51,6 +58,9 @@ func (k *Kernel) openMaps(load host.Load) (*mapSet, error) {
 		o := openMap{Map: m, want: wanted[m]}
 		if m.Pinned {
 			o.path = k.mapPath(load.Target, load.Chain.ID, m)
+			if slices.Contains(load.Reset, m.Member) {
+				o.aside = k.asidePath(load.Target, load.Chain.ID, o.path)
+			}
 		}
 		if err := o.open(); err != nil {
 			s.Close()
@@ -74,7 +84,12 @@ func byMap(c *chain.Chain, contents []host.Contents) (map[*chain.Map]*host.Conte
 		want := &contents[i]
 		var found *chain.Map
 		for j := range c.Maps {
-			if m := &c.Maps[j]; m.Member == want.Member && m.Name == want.Map && m.Member != "" {
+			m := &c.Maps[j]
+			if m.Member == "" || m.Name != want.Map || m.Instance != "" && m.Instance != want.Instance {
+				continue
+			}
+			// A shared map is here as that of one of the members.
+			if m.Instance != "" || m.Member == want.Member {
 				found = m
 			}
 		}
@@ -91,7 +106,8 @@ func byMap(c *chain.Chain, contents []host.Contents) (map[*chain.Map]*host.Conte
 	return wanted, nil
 }
 
-// open adopts the map pinned at o.path, or makes one.
+// open adopts the map pinned at o.path, or makes one: where nothing is pinned,
+// and where another map is and o.aside says that it may be replaced.
 func (o *openMap) open() error {
 	if o.Spec == nil {
 		return errors.New("no specification")
@@ -99,17 +115,17 @@ func (o *openMap) open() error {
 	spec := o.Spec.Copy()
 	spec.Pinning = ebpf.PinNone // where maps are pinned is our business
 	if o.path != "" {
-		m, err := ebpf.LoadPinnedMap(o.path, nil)
+		m, err := adopt(o.path, spec)
+		changed := (*changedError)(nil)
 		switch {
 		case err == nil:
-			if err := spec.Compatible(m); err != nil {
-				m.Close()
-				return fmt.Errorf("the pinned map has another shape: %w (to keep its contents, give the program another name; else remove the program, apply, and add it again)", err)
-			}
-			o.m = m
+			o.m, o.aside = m, ""
 			return nil
-		case !errors.Is(err, fs.ErrNotExist):
-			return fmt.Errorf("open pin: %w", err)
+		case errors.As(err, &changed) && o.aside != "":
+		case errors.Is(err, fs.ErrNotExist):
+			o.aside = ""
+		default:
+			return err
 		}
 	}
 	m, err := ebpf.NewMap(spec)
@@ -168,13 +184,17 @@ func (s *mapSet) pin() error {
 		if !o.made || o.path == "" {
 			continue
 		}
-		if err := os.MkdirAll(filepath.Dir(o.path), 0o700); err != nil {
+		path := o.path
+		if o.aside != "" {
+			path = o.aside
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return fmt.Errorf("%s: pin: %w", title(o.Map), err)
 		}
-		if err := o.m.Pin(o.path); err != nil {
+		if err := o.m.Pin(path); err != nil {
 			return fmt.Errorf("%s: pin: %w", title(o.Map), err)
 		}
-		s.pinned = append(s.pinned, o.path)
+		s.pinned = append(s.pinned, path)
 	}
 	return nil
 }

@@ -87,6 +87,9 @@ func (k *Kernel) mapPath(t host.Target, id string, m *chain.Map) string {
 	if m.Member == "" {
 		return k.counterPath(t, id)
 	}
+	if m.Instance != "" {
+		return k.sharedPath(m.Instance, m.Name)
+	}
 	return filepath.Join(k.path(t), "maps", escape(m.Member), escape(m.Name))
 }
 
@@ -193,5 +196,8 @@ func (k *Kernel) pruneTarget(t host.Target) {
 	}
 	_ = os.Remove(maps)
 	_ = os.Remove(filepath.Join(k.path(t), "counters"))
-	k.prune(k.path(t))
+	// A target's directory stays as long as its marks of use.
+	if !k.uses(t) {
+		k.prune(k.path(t))
+	}
 }
