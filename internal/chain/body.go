@@ -128,7 +128,10 @@ func unresolved(ins asm.Instruction) asm.Instruction {
 	return ins
 }
 
-var errCompared = fmt.Errorf("compares the frame pointer, which cannot be moved then")
+var (
+	errCompared = fmt.Errorf("compares the frame pointer, which cannot be moved then")
+	errWrites   = fmt.Errorf("writes the frame pointer")
+)
 
 // usesFrame says whether a jump looks at the frame pointer.
 func usesFrame(ins asm.Instruction) bool {
@@ -178,12 +181,12 @@ func rebase(ins asm.Instruction) (_ asm.Instruction, lower bool, err error) {
 			return ins, false, fmt.Errorf("uses BPF_LD_ABS or BPF_LD_IND, which end the program past the packet's end and with it the chain")
 		}
 		if ins.Dst == asm.R10 {
-			return ins, false, fmt.Errorf("writes the frame pointer")
+			return ins, false, errWrites
 		}
 	case asm.ALUClass, asm.ALU64Class:
 		op := ins.OpCode.ALUOp()
 		if ins.Dst == asm.R10 {
-			return ins, false, fmt.Errorf("writes the frame pointer")
+			return ins, false, errWrites
 		}
 		if ins.OpCode.Source() != asm.RegSource || ins.Src != asm.R10 {
 			return ins, false, nil

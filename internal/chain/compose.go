@@ -2,6 +2,7 @@ package chain
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -24,6 +25,10 @@ type Options struct {
 // any other is the hook's result, and so is the last program's. An empty
 // proceed set is the hook's default.
 //
+// Programs are inlined where that is possible, else called, and where one
+// program of the kernel's cannot hold them all there are several, the chain's
+// segments. The same members give the same chain.
+//
 // The members are left as they are; the chain shares nothing that may be
 // written. Programs that cannot be composed are a [*RefusedError].
 func Compose(kind l3af.HookKind, members []Member) (*Chain, error) {
@@ -38,12 +43,13 @@ func ComposeWith(kind l3af.HookKind, members []Member, o Options) (*Chain, error
 	if len(members) == 0 {
 		return nil, refuse("", "the chain is empty")
 	}
-	c := &Chain{Kind: kind}
-	parts := make([]*part, len(members))
-	for i, m := range members {
-		if slices.ContainsFunc(c.Programs, func(l Linked) bool { return l.Name == m.Name }) {
+	c := &composition{kind: kind, options: o}
+	names := map[string]bool{}
+	for _, m := range members {
+		if names[m.Name] {
 			return nil, refuse(m.Name, "the chain has two programs of this name")
 		}
+		names[m.Name] = true
 		p, err := take(m)
 		if err == nil {
 			err = p.forHook(kind)
@@ -51,37 +57,131 @@ func ComposeWith(kind l3af.HookKind, members []Member, o Options) (*Chain, error
 		if err != nil {
 			return nil, err
 		}
-		parts[i] = p
-		c.Programs = append(c.Programs, Linked{Name: p.Name, Linkage: Inlined, Proceed: p.Proceed})
+		n, err := needsOf(p)
+		if err != nil {
+			return nil, err
+		}
+		c.parts, c.needs = append(c.parts, p), append(c.needs, n)
 	}
 	var err error
-	if c.Program, err = frameOf(kind, parts); err != nil {
+	if c.frame, err = frameOf(kind, c.parts); err != nil {
 		return nil, err
 	}
-	counters, own := newLayout(kind), []Map(nil)
-	if !o.NoCounters {
-		if size := counters.stride() * len(parts); size > maxCounters {
-			return nil, refuse("", "counters of %d programs take %d bytes; a per-CPU map's value has at most %d", len(parts), size, maxCounters)
+	return c.compose(newPlan(c.needs))
+}
+
+// composition is what a chain is made of.
+type composition struct {
+	kind    l3af.HookKind
+	options Options
+	parts   []*part
+	needs   []needs
+	frame   *ebpf.ProgramSpec // of every segment
+
+	// What was made of it.
+	plan     plan
+	segments []segment
+	fusions  []*fusion
+}
+
+// compose makes the chain as the plan says, or with more calls where that is
+// not possible. c is left as it is.
+func (c *composition) compose(p plan) (*Chain, error) {
+	now := *c
+	now.plan = p
+	for {
+		made, err := now.link()
+		far := (*farError)(nil)
+		if !errors.As(err, &far) {
+			return made, err
 		}
-		own = []Map{{Ref: CountersRef, Name: CountersName, Spec: counters.spec(c.Programs), Pinned: true}}
+		if now.plan.why[far.part] != "" {
+			return nil, refuse(c.parts[far.part].Name, "%s", far.reason)
+		}
+		now.plan = now.plan.clone()
+		now.plan.why[far.part] = far.reason
 	}
-	if c.Maps, err = gatherMaps(parts, own...); err != nil {
+}
+
+// farError is a part that cannot be inlined as its jumps do not reach then.
+type farError struct {
+	part   int
+	reason string
+}
+
+func (e *farError) Error() string { return e.reason }
+
+func (c *composition) link() (*Chain, error) {
+	var err error
+	if c.segments, err = c.arrange(&c.plan); err != nil {
 		return nil, err
 	}
-	f := newFusion(parts, counters, !o.NoCounters)
-	entry, err := f.fuse(false)
-	if far := (*rangeError)(nil); errors.As(err, &far) {
-		if entry, err = f.fuse(true); errors.As(err, &far) {
+	made := &Chain{Kind: c.kind, Program: c.frame.Copy()}
+	linked := make([]Linked, len(c.parts))
+	for number, s := range c.segments {
+		for i := s.from; i < s.to; i++ {
+			linked[i] = Linked{Name: c.parts[i].Name, Linkage: Inlined, Proceed: c.parts[i].Proceed, Segment: number + 1, Why: s.why[i-s.from]}
+			if linked[i].Why != "" {
+				linked[i].Linkage = Called
+			}
+		}
+	}
+	made.Programs = linked
+	counters, own := newLayout(c.kind), []Map(nil)
+	if !c.options.NoCounters {
+		if size := counters.stride() * len(c.parts); size > maxCounters {
+			return nil, refuse("", "counters of %d programs take %d bytes; a per-CPU map's value has at most %d", len(c.parts), size, maxCounters)
+		}
+		own = []Map{{Ref: CountersRef, Name: CountersName, Spec: counters.spec(linked), Pinned: true}}
+	}
+	if made.Maps, err = gatherMaps(c.parts, own...); err != nil {
+		return nil, err
+	}
+	if err := made.identify(c.parts); err != nil {
+		return nil, err
+	}
+	c.fusions = nil
+	for number, s := range c.segments {
+		f, spec := newFusion(c, s), made.Program
+		if number < len(c.segments)-1 {
+			f.next = number
+		}
+		if number > 0 {
+			spec = c.frame.Copy()
+			made.Rest = append(made.Rest, spec)
+		}
+		entry, err := f.fuse(false)
+		far := (*rangeError)(nil)
+		if errors.As(err, &far) {
+			entry, err = f.fuse(true)
+		}
+		if errors.As(err, &far) {
+			if at := f.partAt(far.at); at >= 0 {
+				return nil, &farError{s.from + at, far.Error()}
+			}
 			err = refuse("", "%v", far)
 		}
+		if err != nil {
+			return nil, err
+		}
+		id, names := made.ID, []string(nil)
+		if number > 0 {
+			id = fmt.Sprintf("%s_%d", id, number+1)
+		}
+		for _, p := range f.parts {
+			names = append(names, p.Name)
+		}
+		if err := finish(spec, NamePrefix+made.ID, title(id, names), f.functions(entry)); err != nil {
+			return nil, err
+		}
+		c.fusions = append(c.fusions, f)
 	}
-	if err != nil {
-		return nil, err
+	if n := uint32(len(made.Rest)); n > 0 {
+		made.Segments = &ebpf.MapSpec{Name: "l3af_segments", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: n}
 	}
-	if err := c.finish(parts, f.functions(entry, kind)); err != nil {
-		return nil, err
-	}
-	return c, nil
+	kept := *c
+	made.made = &kept
+	return made, nil
 }
 
 // frameOf makes the spec of the composed program, yet without instructions.

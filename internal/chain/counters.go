@@ -85,19 +85,64 @@ func proceedName(proceed []l3af.Verdict) string {
 	return name
 }
 
-// count emits the end of a chain: at each label of ends, in order, the chain
-// ends with the verdict w0 of the program of that index, which is counted and
-// returned. The code before falls into the last program's end.
-func (c layout) count(l *listing, ends []label, names []string) {
+// cells is where the cells of a part begin.
+func (f *fusion) cells(part int) int { return (f.first + part) * f.counters.stride() }
+
+// end emits the end of a segment: at each label of ends, in order, the chain
+// ends with the verdict w0 of the part of that index, which is counted and
+// returned. In the chain's last segment the code before falls into the last
+// part's end. At out, behind that, w0 is returned as it is.
+func (f *fusion) end(l *listing, ends []label, out label) {
+	if !f.count {
+		for _, end := range ends {
+			l.place(end)
+		}
+		l.place(out)
+		l.add(glue("l3af: return the verdict", asm.Return())...)
+		return
+	}
+	cells := asm.R6
+	if f.lean {
+		cells = asm.R1
+	}
+	ended := func(i int) {
+		l.place(ends[i])
+		l.add(glue("l3af: "+f.parts[i].Name+" ended the chain", asm.Mov.Imm32(cells, int32(f.cells(i))))...)
+	}
+	// The first one lies before the counting; nothing may lead to the others.
+	first := len(ends) - 1
+	for first >= 0 && f.next >= 0 && !l.leads(ends[first]) {
+		first--
+	}
 	counted := l.label()
-	last := len(ends) - 1
-	l.place(ends[last])
-	l.add(glue("l3af: "+names[last]+" ended the chain", asm.Mov.Imm32(asm.R6, int32(last*c.stride())))...)
-	l.place(counted)
-	// The saved context is of no use any more: its slot holds the key and, above
-	// it, the verdict. r6 holds where the program's cells begin. One register
-	// that calls preserve is enough: each costs a push and a pop per packet.
-	l.add(glue("l3af: count the verdict and return it", asm.StoreMem(asm.R10, verdictSlot, asm.R0, asm.Word))...)
+	if first >= 0 {
+		ended(first)
+		l.place(counted)
+		if f.lean {
+			l.add(glue("l3af: count the verdict and return it", asm.Mov.Reg(asm.R2, asm.R0))...)
+			l.add(asm.Call.Label(countSymbol))
+		} else {
+			// The saved context is of no use any more: its slot holds the key and, above
+			// it, the verdict. r6 holds where the program's cells begin. One register
+			// that calls preserve is enough: each costs a push and a pop per packet.
+			l.add(glue("l3af: count the verdict and return it", asm.StoreMem(asm.R10, verdictSlot, asm.R0, asm.Word))...)
+			f.counters.count(l)
+		}
+	}
+	l.place(out)
+	l.add(asm.Return())
+	for i := range max(first, 0) {
+		if !l.leads(ends[i]) {
+			continue
+		}
+		ended(i)
+		l.jump(asm.Ja.Label(""), counted)
+	}
+}
+
+// count emits the counting of the verdict in its slot, which it loads to w0.
+// r6 holds where the program's cells begin.
+func (c layout) count(l *listing) {
 	l.add(lookup(asm.Word)...)
 	named, done := l.label(), l.label()
 	l.jump(asm.JEq.Imm(asm.R0, 0, ""), done)
@@ -111,31 +156,55 @@ func (c layout) count(l *listing, ends []label, names []string) {
 	l.add(asm.LSh.Imm(asm.R1, 3), asm.Add.Reg(asm.R6, asm.R1))
 	l.add(increment()...)
 	l.place(done)
-	l.add(asm.LoadMem(asm.R0, asm.R10, verdictSlot, asm.Word), asm.Return())
-	for i, end := range ends[:last] {
-		if !l.leads(end) {
-			continue
-		}
-		l.place(end)
-		l.add(glue("l3af: "+names[i]+" ended the chain", asm.Mov.Imm32(asm.R6, int32(i*c.stride())))...)
-		l.jump(asm.Ja.Label(""), counted)
-	}
+	l.add(asm.LoadMem(asm.R0, asm.R10, verdictSlot, asm.Word))
 }
 
-// pass emits, out of the way, the counting of the verdicts of a program after
+// The function that counts in a segment that leaves its stack to its callees.
+const (
+	countSymbol = "l3af:count"
+	countName   = "l3af_count" // members' functions have two underscores behind the member's name
+)
+
+// counter makes that function: w0 = the verdict w2, which is counted in the
+// cells at w1.
+func (f *fusion) counter() named {
+	l := &listing{}
+	l.add(asm.Mov.Reg(asm.R6, asm.R1), asm.StoreMem(asm.R10, verdictSlot, asm.R2, asm.Word))
+	f.counters.count(l)
+	l.add(asm.Return())
+	_ = l.link()
+	number := &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}
+	return named{ins: l.ins, symbol: countSymbol, name: countName, info: &btf.Func{
+		Type: &btf.FuncProto{Return: number, Params: []btf.FuncParam{{Name: "cells", Type: number}, {Name: "verdict", Type: number}}},
+	}}
+}
+
+// callCount emits a call of it; set writes r2.
+func (f *fusion) callCount(l *listing, part int, set asm.Instruction) {
+	l.add(asm.Mov.Imm32(asm.R1, int32(f.cells(part))), set, asm.Call.Label(countSymbol))
+}
+
+// pass emits, out of the way, the counting of the verdicts of a part after
 // which the chain goes on at next, which expects nothing but the saved context.
-func (c layout) pass(l *listing, program int, codes []int32, at []label, next label) {
-	for i, code := range codes {
+func (f *fusion) pass(l *listing, part int, at []label, next label) {
+	for i, code := range f.parts[part].codes[1:] {
 		if !l.leads(at[i]) {
 			continue
 		}
-		done := l.label()
 		l.place(at[i])
+		if f.lean {
+			first := len(l.ins)
+			f.callCount(l, part, asm.Mov.Imm(asm.R2, code))
+			l.ins[first] = l.ins[first].WithSource(asm.Comment("l3af: count a verdict and go on"))
+			l.jump(asm.Ja.Label(""), next)
+			continue
+		}
+		done := l.label()
 		l.add(glue("l3af: count a verdict and go on", asm.LoadMem(asm.R6, asm.R10, -frameShift, asm.DWord))...)
 		l.add(lookup(asm.DWord)...)
 		l.add(asm.StoreMem(asm.R10, -frameShift, asm.R6, asm.DWord))
 		l.jump(asm.JEq.Imm(asm.R0, 0, ""), done)
-		l.add(asm.Mov.Imm32(asm.R6, int32(c.offset(program, code))))
+		l.add(asm.Mov.Imm32(asm.R6, int32(f.counters.offset(f.first+part, code))))
 		l.add(increment()...)
 		l.place(done)
 		l.jump(asm.Ja.Label(""), next)

@@ -64,9 +64,16 @@ func different(t *testing.T, r *rand.Rand, kind l3af.HookKind, packets int) {
 		t.Error(err)
 		return
 	}
+	if r.IntN(3) > 0 {
+		id := c.ID
+		if c, err = c.made.compose(randomPlan(r, c.made.plan)); err != nil || c.ID != id {
+			t.Errorf("%v linked otherwise: %v", describe(members), err)
+			return
+		}
+	}
 	fused, err := bind(c)
 	if err != nil {
-		t.Errorf("%v: %+v", describe(members), err)
+		t.Errorf("%v linked as %v: %+v", describe(members), c.Programs, err)
 		return
 	}
 	defer fused.Close()
@@ -104,7 +111,7 @@ func different(t *testing.T, r *rand.Rand, kind l3af.HookKind, packets int) {
 			}
 		}
 		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%v\nin   %v\ngot  %v\nwant %v", describe(members), in, got, want)
+			t.Errorf("%v linked as %v\nin   %v\ngot  %v\nwant %v", describe(members), c.Programs, in, got, want)
 			return
 		}
 	}
@@ -130,7 +137,7 @@ func describe(members []Member) string {
 }
 
 var entries = []string{"bybyte", "rewrite", "counts", "globals", "local", "global", "callback",
-	"deep", "record", "lock", "loop", "core", "move", "fields"}
+	"deep", "record", "lock", "loop", "core", "move", "fields", "tailer"}
 
 // randomChain makes 1 to 20 members, whose verdicts mostly let packets pass.
 func randomChain(t testing.TB, r *rand.Rand, kind l3af.HookKind) []Member {
@@ -169,6 +176,19 @@ func randomChain(t testing.TB, r *rand.Rand, kind l3af.HookKind) []Member {
 		members[i] = m
 	}
 	return members
+}
+
+// randomPlan links some programs otherwise than is best.
+func randomPlan(r *rand.Rand, p plan) plan {
+	p = p.clone()
+	calls, cuts := r.IntN(3), r.IntN(3)
+	for i := range p.why {
+		if r.IntN(2) < calls {
+			p.why[i], p.deep[i] = "chance", r.IntN(3) == 0
+		}
+		p.cut[i] = r.IntN(4) < cuts
+	}
+	return p
 }
 
 // packet is what a program is given and what it leaves.

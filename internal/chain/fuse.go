@@ -3,6 +3,7 @@ package chain
 import (
 	"fmt"
 	"slices"
+	"sort"
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
@@ -10,19 +11,29 @@ import (
 	"l3af"
 )
 
-// fusion is a chain's code in the making.
+// fusion is the code of one segment in the making.
 type fusion struct {
+	kind     l3af.HookKind
 	parts    []*part
+	called   []bool
+	first    int // index of parts[0] in the chain
+	next     int // which entry of the chain's PROG_ARRAY goes on; -1: this is the last segment
+	lean     bool
 	counters layout
 	count    bool
-	symbols  [][]string // of the functions of each part; the entry's is unused
+	symbols  [][]string // of the functions of each part
 	infos    [][]string // their BTF names
+	bodies   []int      // where the entry functions of the parts begin in the segment's, then where they end
 }
 
-func newFusion(parts []*part, counters layout, count bool) *fusion {
-	f := &fusion{parts: parts, counters: counters, count: count}
+func newFusion(c *composition, s segment) *fusion {
+	f := &fusion{
+		kind: c.kind, parts: c.parts[s.from:s.to], first: s.from, next: -1, lean: s.lean,
+		counters: newLayout(c.kind), count: !c.options.NoCounters,
+	}
 	taken := map[string]bool{}
-	for _, p := range parts {
+	for i, p := range f.parts {
+		f.called = append(f.called, s.why[i] != "")
 		symbols := make([]string, len(p.funcs))
 		for i, fn := range p.funcs {
 			symbols[i] = fmt.Sprintf("%s:%s:%d", p.Name, fn.name, i)
@@ -33,27 +44,37 @@ func newFusion(parts []*part, counters layout, count bool) *fusion {
 	return f
 }
 
-// fuse makes the entry function: the bodies in order. Where a body's verdict is
-// a constant it goes straight on, to the next body or to the chain's end; else
-// to a join behind it that looks at the verdict, one comparison. What ends the
-// chain lies behind the last body, in reach of a conditional jump unless near
-// is set.
+// fuse makes the entry function: the bodies in order, or the calls of those
+// that are called. Where a body's verdict is a constant it goes straight on, to
+// the next body or to the chain's end; else to a join behind it that looks at
+// the verdict, one comparison. What ends the chain lies behind the last body,
+// in reach of a conditional jump unless near is set.
+//
+// The error is a [*rangeError] when a jump does not reach.
 func (f *fusion) fuse(near bool) (*listing, error) {
 	l := &listing{}
-	names := make([]string, len(f.parts))
 	ends := make([]label, len(f.parts))
-	for i, p := range f.parts {
-		names[i], ends[i] = p.Name, l.label()
+	for i := range f.parts {
+		ends[i] = l.label()
 	}
+	out := l.label() // the only exit; r0 is set
 	last := len(f.parts) - 1
-	if last > 0 {
+	switch {
+	case last == 0 && f.next < 0:
+	case f.lean:
+		l.add(glue("l3af: keep the context", asm.Mov.Reg(asm.R6, asm.R1))...)
+	default:
 		l.add(glue("l3af: save the context", asm.StoreMem(asm.R10, -frameShift, asm.R1, asm.DWord))...)
 	}
 	var passes []func()
+	var bodies []int
 	for i, p := range f.parts {
+		bodies = append(bodies, len(l.ins))
 		entry := p.funcs[0]
-		if i == last {
-			if err := l.splice(entry, f.symbols[i], planExits(entry, ends[i], ends[i], undecided)); err != nil {
+		if i == last && f.next < 0 {
+			if f.called[i] {
+				l.add(f.call(i))
+			} else if err := l.splice(entry, f.symbols[i], planExits(entry, ends[i], ends[i], undecided)); err != nil {
 				return nil, refuse(p.Name, "%v", err)
 			}
 			break
@@ -67,47 +88,108 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 			}
 		}
 		join := l.label()
-		out := planExits(entry, join, next, func(code int32) (label, bool) {
-			switch j := slices.Index(p.codes, code); {
-			case j == 0:
-				return next, true
-			case near: // what else there is may be too far for a conditional jump
-				return nowhere, false
-			case j > 0:
-				return counted[j-1], true
+		joined := true
+		if f.called[i] {
+			l.add(f.call(i))
+		} else {
+			ways := planExits(entry, join, next, func(code int32) (label, bool) {
+				switch j := slices.Index(p.codes, code); {
+				case j == 0:
+					return next, true
+				case near: // what else there is may be too far for a conditional jump
+					return nowhere, false
+				case j > 0:
+					return counted[j-1], true
+				}
+				return ends[i], true
+			})
+			if !ways.joined && !ways.leads(append(counted, next)...) {
+				// The program always ends the chain. The kernel refuses code that
+				// nothing leads to, so let it look at the verdict all the same.
+				ways = planExits(entry, join, next, undecided)
 			}
-			return ends[i], true
-		})
-		if !out.joined && !out.leads(append(counted, next)...) {
-			// The program always ends the chain. The kernel refuses code that
-			// nothing leads to, so let it look at the verdict all the same.
-			out = planExits(entry, join, next, undecided)
+			if err := l.splice(entry, f.symbols[i], ways); err != nil {
+				return nil, refuse(p.Name, "%v", err)
+			}
+			joined = ways.joined
 		}
-		if err := l.splice(entry, f.symbols[i], out); err != nil {
-			return nil, refuse(p.Name, "%v", err)
-		}
-		if out.joined {
-			l.place(out.join)
-			f.join(l, i, near, next, counted, ends[i], names[i])
+		if joined {
+			l.place(join)
+			f.join(l, i, near, next, counted, ends[i])
 		}
 		l.place(next)
-		l.add(glue("l3af: run "+names[i+1], asm.LoadMem(asm.R1, asm.R10, -frameShift, asm.DWord))...)
+		if i < last {
+			l.add(glue("l3af: run "+f.parts[i+1].Name, f.context())...)
+		} else {
+			f.goOn(l, out)
+		}
 		if f.count && len(counted) > 0 {
-			passes = append(passes, func() { f.counters.pass(l, i, p.codes[1:], counted, next) })
+			passes = append(passes, func() { f.pass(l, i, counted, next) })
 		}
 	}
-	if f.count {
-		f.counters.count(l, ends, names)
-		for _, pass := range passes {
-			pass()
+	bodies = append(bodies, len(l.ins))
+	f.end(l, ends, out)
+	for _, pass := range passes {
+		pass()
+	}
+	offset, at := 0, 0
+	f.bodies = f.bodies[:0]
+	for i, ins := range l.ins {
+		for at < len(bodies) && bodies[at] == i {
+			f.bodies = append(f.bodies, offset)
+			at++
 		}
-	} else {
-		for _, end := range ends {
-			l.place(end)
-		}
-		l.add(glue("l3af: return the verdict", asm.Return())...)
+		offset += int(ins.Width())
 	}
 	return l, l.link()
+}
+
+// context emits r1 = the context.
+func (f *fusion) context() asm.Instruction {
+	if f.lean {
+		return asm.Mov.Reg(asm.R1, asm.R6)
+	}
+	return asm.LoadMem(asm.R1, asm.R10, -frameShift, asm.DWord)
+}
+
+func (f *fusion) call(i int) asm.Instruction {
+	return asm.Call.Label(f.symbols[i][0]).WithSource(asm.Comment("l3af: call " + f.parts[i].Name))
+}
+
+// partAt is the part whose entry function holds an offset, in raw
+// instructions, of the segment's entry function; -1 for none.
+func (f *fusion) partAt(offset int) int {
+	if i := sort.SearchInts(f.bodies, offset+1) - 1; i < len(f.parts) {
+		return i
+	}
+	return -1
+}
+
+// goOn emits the jump to the next segment. Where that is not there the chain
+// ends, rather than that a packet passes what was to see it.
+func (f *fusion) goOn(l *listing, out label) {
+	l.add(glue("l3af: go on in the next segment", f.context())...)
+	l.add(asm.LoadMapPtr(asm.R2, 0).WithReference(SegmentsRef),
+		asm.Mov.Imm(asm.R3, int32(f.next)),
+		asm.FnTailCall.Call())
+	last := len(f.parts) - 1
+	other := f.kind.FirstCode() - 1
+	if f.count && f.lean {
+		f.callCount(l, last, asm.Mov.Imm(asm.R2, other))
+	} else if f.count {
+		counted := l.label()
+		l.add(lookup(asm.Word)...)
+		l.jump(asm.JEq.Imm(asm.R0, 0, ""), counted)
+		l.add(asm.Mov.Imm32(asm.R6, int32(f.cells(last)+f.counters.verdicts*cellSize)))
+		l.add(increment()...)
+		l.place(counted)
+	}
+	broken, _ := f.kind.Code(l3af.Aborted)
+	if f.kind != l3af.XDP {
+		broken, _ = f.kind.Code(l3af.Shot)
+	}
+	l.add(glue("l3af: the next segment is not there", asm.Mov.Imm32(asm.R0, broken))...)
+	l.jump(asm.Ja.Label(""), out)
 }
 
 // undecided sends every verdict to the join.
@@ -115,7 +197,7 @@ func undecided(int32) (label, bool) { return nowhere, false }
 
 // join looks at the verdict of program i: it falls into the next body or goes
 // to a label of counted, in the order of the proceed set, or to end.
-func (f *fusion) join(l *listing, i int, near bool, next label, counted []label, end label, name string) {
+func (f *fusion) join(l *listing, i int, near bool, next label, counted []label, end label) {
 	codes := f.parts[i].codes
 	first := len(l.ins)
 	if len(counted) == 0 && !near {
@@ -134,29 +216,39 @@ func (f *fusion) join(l *listing, i int, near bool, next label, counted []label,
 		}
 		l.jump(asm.Ja.Label(""), end)
 	}
-	l.ins[first] = l.ins[first].WithSource(asm.Comment("l3af: does the chain go on after " + name + "?"))
+	l.ins[first] = l.ins[first].WithSource(asm.Comment("l3af: does the chain go on after " + f.parts[i].Name + "?"))
 }
 
-// functions lists all functions of the chain, the fused entry first.
-func (f *fusion) functions(entry *listing, kind l3af.HookKind) []named {
+// functions lists all functions of the segment, the fused entry first.
+func (f *fusion) functions(entry *listing) []named {
+	all := []named{{ins: entry.ins, info: entryInfo(f.kind)}}
+	for i, p := range f.parts {
+		var info *btf.Func
+		if f.called[i] {
+			info = entryInfo(f.kind)
+		}
+		all = append(all, kept(p, f.symbols[i], f.infos[i], info)...)
+	}
+	if f.lean && f.count {
+		all = append(all, f.counter())
+	}
+	return all
+}
+
+// entryInfo describes a function that the hook could run: a global one, which
+// the kernel verifies by itself.
+func entryInfo(kind l3af.HookKind) *btf.Func {
 	context := "__sk_buff"
 	if kind == l3af.XDP {
 		context = "xdp_md"
 	}
-	all := []named{{
-		ins: entry.ins,
-		info: &btf.Func{
-			Type: &btf.FuncProto{
-				Return: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed},
-				Params: []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: &btf.Struct{Name: context}}}},
-			},
-			Linkage: btf.GlobalFunc,
+	return &btf.Func{
+		Type: &btf.FuncProto{
+			Return: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed},
+			Params: []btf.FuncParam{{Name: "ctx", Type: &btf.Pointer{Target: &btf.Struct{Name: context}}}},
 		},
-	}}
-	for i, p := range f.parts {
-		all = append(all, kept(p, f.symbols[i], f.infos[i])...)
+		Linkage: btf.GlobalFunc,
 	}
-	return all
 }
 
 // named is a function with its names in the chain. The entry's come last: they
@@ -168,16 +260,21 @@ type named struct {
 	info   *btf.Func // to be renamed; nil: the object has none
 }
 
-// kept takes over the functions of a program but its entry.
-func kept(p *part, symbols, names []string) []named {
+// kept takes over the functions of a program. Its entry is among them only if
+// it is described.
+func kept(p *part, symbols, names []string, entry *btf.Func) []named {
 	var all []named
 	for i, fn := range p.funcs {
+		info := fn.info
 		if i == 0 {
-			continue
+			if entry == nil {
+				continue
+			}
+			info = entry
 		}
 		l := &listing{}
 		l.keep(fn, symbols)
-		all = append(all, named{l.ins, symbols[i], names[i], fn.info})
+		all = append(all, named{l.ins, symbols[i], names[i], info})
 	}
 	return all
 }

@@ -15,7 +15,7 @@ import (
 
 // FuzzCompose: whatever the instructions, Compose does not panic; and what it
 // accepts jumps only to instructions of the same function, leaves the entry
-// function at its end alone, and keeps its bodies off the saved context.
+// function at its end alone, however its programs are linked, and keeps its bodies off the saved context.
 func FuzzCompose(f *testing.F) {
 	for _, entry := range []string{"bybyte", "local", "callback", "deep", "loop", "counts"} {
 		for _, p := range object(f, "xdp").Programs {
@@ -34,6 +34,8 @@ func FuzzCompose(f *testing.F) {
 		{asm.JEq.Imm(asm.R1, 0, "out"), asm.LoadImm(asm.R0, 1, asm.DWord), asm.Return().WithSymbol("out")},
 		{{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoCall, Constant: 1}, asm.Return(), asm.Mov.Imm(asm.R0, 2), asm.Return()},
 		{asm.LongJump("out"), asm.Return().WithSymbol("out")},
+		{asm.StoreImm(asm.R10, -512, 0, asm.Word), asm.Mov.Imm(asm.R0, 2), asm.Return()},
+		{asm.LoadMapPtr(asm.R2, 0), asm.Mov.Imm(asm.R3, 0), asm.FnTailCall.Call(), asm.Mov.Imm(asm.R0, 2), asm.Return()},
 	} {
 		var raw bytes.Buffer
 		if err := ins.Marshal(&raw, binary.LittleEndian); err != nil {
@@ -68,13 +70,37 @@ func FuzzCompose(f *testing.F) {
 				continue
 			}
 			sound(t, c)
+			// Linked in any other way it is sound as well, or refused.
+			p := c.made.plan.clone()
+			for i := range p.why {
+				if n>>4&(1<<i) != 0 {
+					p.why[i], p.deep[i] = "a test", n&1 != 0
+				}
+				p.cut[i] = n>>5&(1<<i) != 0
+			}
+			other, err := c.made.compose(p)
+			if err != nil {
+				if !errors.As(err, &refused) {
+					t.Fatalf("not a refusal: %v", err)
+				}
+				continue
+			}
+			if other.ID != c.ID {
+				t.Fatalf("linked otherwise it has the ID %s, not %s", other.ID, c.ID)
+			}
+			sound(t, other)
 		}
 	})
 }
 
-// sound checks a composed program by itself.
+// sound checks composed programs by themselves.
 func sound(t *testing.T, c *Chain) {
-	code := c.Program.Instructions
+	for _, spec := range c.Specs() {
+		soundProgram(t, spec.Instructions)
+	}
+}
+
+func soundProgram(t *testing.T, code asm.Instructions) {
 	// Where instructions and functions begin, in raw instructions.
 	starts, symbols := map[int64]int{}, map[string]bool{}
 	var offsets []int64

@@ -12,21 +12,14 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// finish puts the functions of a chain together and gives it its ID and names.
-func (c *Chain) finish(parts []*part, fns []named) error {
+// finish puts the functions of a program together under its names: name is the
+// kernel's, title the one of its entry function.
+func finish(spec *ebpf.ProgramSpec, name, title string, fns []named) error {
 	if len(fns) > maxFunctions {
 		return refuse("", "the chain has %d functions; the kernel allows a program %d", len(fns), maxFunctions)
 	}
-	if err := c.identify(parts, fns); err != nil {
-		return err
-	}
-	members := make([]string, len(parts))
-	for i, p := range parts {
-		members[i] = p.Name
-	}
-	c.Program.Name = NamePrefix + c.ID
-	fns[0].name = title(c.ID, members)
-	fns[0].symbol = fns[0].name
+	spec.Name = name
+	fns[0].name, fns[0].symbol = title, title
 
 	lines := false
 	var code asm.Instructions
@@ -51,40 +44,33 @@ func (c *Chain) finish(parts []*part, fns []named) error {
 	if n := code.Size() / asm.InstructionSize; n > maxInstructions {
 		return refuse("", "the chain has %d instructions; the kernel allows a program %d", n, maxInstructions)
 	}
-	c.Program.Instructions = code
+	spec.Instructions = code
 	return nil
 }
 
+// composer is part of every ID. It changes whenever the code that is made of
+// the same programs does something else than before.
+const composer = "l3af chain 2"
+
 // identify sets the ID: a hash of all that decides what the chain does, in an
-// encoding that depends on nothing else.
-func (c *Chain) identify(parts []*part, fns []named) error {
+// encoding that depends on nothing else. How the programs are linked, and how
+// many segments that takes, is not part of it.
+func (c *Chain) identify(parts []*part) error {
 	d := digest{sha256.New()}
-	d.text("l3af chain 1", string(c.Kind), c.Attach)
+	d.text(composer, string(c.Kind), c.Attach)
 	d.number(int64(c.Program.Type), int64(c.Program.AttachType), int64(c.Program.Flags), int64(c.Program.KernelVersion))
 	d.text(c.Program.License)
-	d.number(int64(len(c.Programs)))
-	for _, p := range c.Programs {
-		d.text(p.Name, p.Linkage)
+	d.number(int64(len(parts)))
+	for _, p := range parts {
+		d.text(p.Name)
 		d.number(int64(len(p.Proceed)))
 		for _, v := range p.Proceed {
 			d.text(string(v))
 		}
-	}
-	d.number(int64(len(fns)))
-	for _, f := range fns {
-		d.text(f.symbol)
-		d.number(int64(len(f.ins)))
-		for _, ins := range f.ins {
-			d.number(int64(ins.OpCode), int64(ins.Dst), int64(ins.Src), int64(ins.Offset), ins.Constant)
-			d.text(ins.Reference())
-			relocation := ""
-			if r := btf.CORERelocationMetadata(&ins); r != nil {
-				relocation = r.String()
-			}
-			d.text(relocation)
+		d.number(int64(len(p.funcs)))
+		for _, f := range p.funcs {
+			d.function(f)
 		}
-	}
-	for _, p := range parts {
 		d.text(string(p.types))
 	}
 	d.number(int64(len(c.Maps)))
@@ -96,6 +82,29 @@ func (c *Chain) identify(parts []*part, fns []named) error {
 	}
 	c.ID = hex.EncodeToString(d.Sum(nil))[:10]
 	return nil
+}
+
+// function hashes a function's instructions. Where a jump or call leads is
+// hashed by instruction and function, not in the object's way of telling it.
+func (d digest) function(f function) {
+	d.number(int64(len(f.ins)))
+	for i, ins := range f.ins {
+		reference := ins.Reference()
+		switch kind, _ := kindOf(ins.OpCode); {
+		case f.calls[i] >= 0:
+			ins.Constant, reference = int64(f.calls[i]), ""
+		case kind == longJump:
+			ins.Constant, reference = int64(f.jumps[i]), ""
+		case f.jumps[i] >= 0:
+			ins.Offset, reference = 0, ""
+		}
+		d.number(int64(ins.OpCode), int64(ins.Dst), int64(ins.Src), int64(ins.Offset), ins.Constant, int64(f.jumps[i]))
+		relocation := ""
+		if r := btf.CORERelocationMetadata(&ins); r != nil {
+			relocation = r.String()
+		}
+		d.text(reference, relocation)
+	}
 }
 
 // digest hashes values that cannot be mistaken for others: texts with their

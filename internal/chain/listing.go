@@ -54,7 +54,10 @@ func glue(text string, ins ...asm.Instruction) []asm.Instruction {
 }
 
 // rangeError is a jump farther than an instruction can tell.
-type rangeError struct{ distance int64 }
+type rangeError struct {
+	distance int64
+	at       int // offset of the jump, in raw instructions
+}
 
 func (e *rangeError) Error() string {
 	return fmt.Sprintf("has a jump over %d instructions; 16 bits reach 32767", e.distance)
@@ -82,7 +85,7 @@ func (l *listing) link() error {
 			ins.OpCode = asm.OpCode(asm.Jump32Class).SetJumpOp(asm.Ja)
 			ins.Offset, ins.Constant = 0, distance
 		default:
-			return &rangeError{distance}
+			return &rangeError{distance, int(offsets[i])}
 		}
 	}
 	return nil

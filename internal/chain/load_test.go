@@ -2,7 +2,6 @@ package chain
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"sync"
 	"testing"
@@ -10,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 
 	"l3af"
 	"l3af/internal/testenv"
@@ -72,10 +72,10 @@ func withoutBTF(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
 	return spec
 }
 
-// loaded is a program in the kernel with its maps by their Ref.
+// loaded is a chain in the kernel with its maps by their Ref.
 type loaded struct {
 	*ebpf.Program
-	maps map[string]*ebpf.Map
+	maps map[string]*ebpf.Map // the PROG_ARRAY of the segments, too
 }
 
 func (l *loaded) Close() {
@@ -87,26 +87,69 @@ func (l *loaded) Close() {
 	}
 }
 
-// bind loads a chain as the kernel package does: maps first, then the program.
-func bind(c *Chain) (_ *loaded, err error) {
+// bind loads a chain as the kernel package does: maps first, then the
+// programs. It tries what Narrow gives.
+func bind(c *Chain) (*loaded, error) {
+	l, _, err := bindNarrow(c)
+	return l, err
+}
+
+// bindNarrow also gives the chain as it was composed in the end.
+func bindNarrow(c *Chain) (*loaded, *Chain, error) {
+	for {
+		l, err := bindOnce(c)
+		if err == nil {
+			return l, c, nil
+		}
+		next, ok := c.Narrow(err)
+		if !ok {
+			return nil, nil, err
+		}
+		c = next
+	}
+}
+
+func bindOnce(c *Chain) (_ *loaded, err error) {
 	l := &loaded{maps: map[string]*ebpf.Map{}}
 	defer func() {
 		if err != nil {
 			l.Close()
 		}
 	}()
-	program := c.Program.Copy()
-	for _, m := range c.Maps {
-		if l.maps[m.Ref], err = ebpf.NewMap(m.Spec); err != nil {
-			delete(l.maps, m.Ref)
-			return nil, fmt.Errorf("map %s: %w", m.Ref, err)
-		}
-		if err := program.Instructions.AssociateMap(m.Ref, l.maps[m.Ref]); err != nil {
+	if err := makeMaps(c, l.maps); err != nil {
+		return nil, err
+	}
+	if c.Segments != nil {
+		if l.maps[SegmentsRef], err = ebpf.NewMap(c.Segments); err != nil {
+			delete(l.maps, SegmentsRef)
 			return nil, err
 		}
 	}
-	l.Program, err = ebpf.NewProgram(program)
-	return l, err
+	for i, spec := range c.Specs() {
+		program := spec.Copy()
+		for ref, m := range l.maps {
+			if err := program.Instructions.AssociateMap(ref, m); err != nil && !errors.Is(err, asm.ErrUnreferencedSymbol) {
+				return nil, err
+			}
+		}
+		p, err := ebpf.NewProgramWithOptions(program, ebpf.ProgramOptions{LogDisabled: true})
+		if err != nil && !errors.Is(err, unix.E2BIG) {
+			p, err = ebpf.NewProgram(program)
+		}
+		if err != nil {
+			return nil, &SegmentError{i, err}
+		}
+		if i == 0 {
+			l.Program = p
+			continue
+		}
+		err = l.maps[SegmentsRef].Put(uint32(i-1), p)
+		p.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
 }
 
 func load(t testing.TB, c *Chain) *loaded {
@@ -148,7 +191,7 @@ func alone(m Member) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &loaded{coll.DetachProgram(m.Entry), map[string]*ebpf.Map{}}
+	l := &loaded{Program: coll.DetachProgram(m.Entry), maps: map[string]*ebpf.Map{}}
 	for name := range coll.Maps {
 		l.maps[ref(m.Name, name)] = coll.DetachMap(name)
 	}

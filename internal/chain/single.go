@@ -24,15 +24,21 @@ func Single(attach string, m Member) (*Chain, error) {
 	if c.Maps, err = gatherMaps([]*part{p}); err != nil {
 		return nil, err
 	}
+	if n := len(c.Maps); n > maxMaps {
+		return nil, refuse(p.Name, "it needs %d maps; the kernel allows a program %d", n, maxMaps)
+	}
 	spec := *p.program
 	spec.AttachTo, spec.SectionName = "", ""
 	c.Program = &spec
 
+	if err := c.identify([]*part{p}); err != nil {
+		return nil, err
+	}
 	names := functionNames("", p.funcs, map[string]bool{})
 	entry := &listing{}
 	entry.keep(p.funcs[0], names)
-	fns := append([]named{{ins: entry.ins, info: p.funcs[0].info}}, kept(p, names, names)...)
-	if err := c.finish([]*part{p}, fns); err != nil {
+	fns := append([]named{{ins: entry.ins, info: p.funcs[0].info}}, kept(p, names, names, nil)...)
+	if err := finish(c.Program, NamePrefix+c.ID, title(c.ID, []string{p.Name}), fns); err != nil {
 		return nil, err
 	}
 	return c, nil
