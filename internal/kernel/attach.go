@@ -13,9 +13,8 @@ import (
 )
 
 // Attach makes the target run load.Chain. Maps are made, or adopted with what
-// is in them, and get their wanted contents. A map whose shape changed is
-// refused, or a new one takes its place with the switch if load.Reset says so.
-// The program is loaded and verified; then one atomic update of the target's link switches it over. A
+// is in them, and get their wanted contents; the program is loaded and
+// verified; then one atomic update of the target's link switches it over. A
 // link is made and pinned where none runs: at first, after the interface was
 // made anew, and for a change of XDP mode, the one change with a gap.
 //
@@ -67,7 +66,7 @@ func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, e
 	if mode == l3af.Offload {
 		offloadTo = dev.index
 	}
-	prog, err := loadProgram(load, maps, offloadTo)
+	progs, err := k.loadPrograms(ctx, load, maps, offloadTo)
 	if err != nil {
 		if mode == l3af.Offload {
 			err = fmt.Errorf("offload: the kernel refuses the program for %s (%s must be able to run it; the modes native and generic run it on the CPU): %w",
@@ -75,18 +74,19 @@ func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, e
 		}
 		return res, err
 	}
-	defer prog.Close()
+	defer progs.Close()
 	if err := ctx.Err(); err != nil {
 		return res, err
 	}
 
 	// From here on others see what we do.
-	var marked []string
+	segments := ""
 	defer func() {
 		if err != nil {
 			maps.unpin()
-			_ = os.RemoveAll(k.asideDir(t))
-			k.unuse(marked)
+			if segments != "" {
+				_ = os.Remove(segments)
+			}
 			k.pruneTarget(t)
 		}
 	}()
@@ -96,23 +96,24 @@ func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, e
 	if err := os.MkdirAll(k.path(t), 0o700); err != nil {
 		return res, fmt.Errorf("make directory for pins: %w", err)
 	}
-	if marked, err = k.use(t, load.Chain); err != nil {
-		return res, err
-	}
 	if err := maps.pin(); err != nil {
 		return res, err
 	}
-	if t.Probe != "" {
-		err = k.attachProbe(t, load.Chain.Attach, prog)
-	} else {
-		res, err = k.attachHook(t, dev, mode, prog)
-	}
-	if err != nil {
+	if segments, err = k.pinSegments(t, progs); err != nil {
 		return res, err
 	}
-	// The chain runs: what fails now, recover tries again.
-	if err := k.takePlaces(t, load.Chain.ID); err != nil {
-		k.log.Warn("give maps that start anew their places", "target", t.String(), "error", err)
+	if t.Probe != "" {
+		return res, k.attachProbe(t, load.Chain.Attach, progs.list[0])
+	}
+	if res, err = k.attachHook(t, dev, mode, progs.list[0]); err != nil {
+		return res, err
+	}
+	if progs.chain != load.Chain {
+		res.Chain = progs.chain
+	}
+	if err := k.tidySegments(t); err != nil {
+		// The new chain runs; what the old one left is removed later.
+		k.log.Warn("remove the segments of the replaced chain", "target", t.String(), "error", err)
 	}
 	return res, nil
 }
@@ -130,11 +131,12 @@ func (k *Kernel) TestLoad(load host.Load) error {
 			return err
 		}
 		defer maps.Close()
-		p, err := loadProgram(load, maps, 0)
+		p, err := k.loadPrograms(context.Background(), load, maps, 0)
 		if err != nil {
 			return err
 		}
-		return p.Close()
+		p.Close()
+		return nil
 	}
 	return k.at(load.Target, func(*device) error { return test() })
 }
@@ -151,9 +153,6 @@ func (k *Kernel) Write(t host.Target, c *chain.Chain, contents []host.Contents) 
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.recover(t); err != nil {
-		return 0, err
-	}
 	changed := 0
 	write := func() error {
 		for i := range c.Maps {
@@ -178,7 +177,7 @@ func (k *Kernel) writeMap(t host.Target, c *chain.Chain, m *chain.Map, want *hos
 		return 0, err
 	}
 	o := openMap{Map: m, path: path}
-	if err := o.open(); err != nil {
+	if err := o.open(nil); err != nil {
 		return 0, err
 	}
 	defer o.m.Close()
@@ -202,6 +201,10 @@ func (k *Kernel) detach(t host.Target) error {
 			return err
 		}
 	}
+	if err := k.tidySegments(t); err != nil {
+		return err
+	}
+	k.pruneTarget(t)
 	return nil
 }
 
@@ -218,9 +221,6 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 		if err := k.detach(t); err != nil {
 			return err
 		}
-		if err := k.leave(t, nil); err != nil {
-			return err
-		}
 		if err := removePins(k.path(t)); err != nil {
 			return err
 		}
@@ -228,6 +228,9 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 		return nil
 	}
 	if err := k.recover(t); err != nil {
+		return err
+	}
+	if err := k.tidyTied(t, keep.ID); err != nil {
 		return err
 	}
 	var kept []string
@@ -247,9 +250,6 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 				return err
 			}
 		}
-	}
-	if err := k.leave(t, keep); err != nil {
-		return err
 	}
 	k.pruneTarget(t)
 	return nil

@@ -114,6 +114,9 @@ func (k *Kernel) inherit(t host.Target, dev *device) (*pinned, error) {
 		}
 		if err == nil {
 			k.log.Info("interface has a new name", "from", other.String(), "to", t.String())
+			err = k.moveSegments(other, t)
+		}
+		if err == nil {
 			err = os.Rename(k.linkPath(other), k.linkPath(t))
 		}
 		if err != nil {

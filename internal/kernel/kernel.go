@@ -8,6 +8,7 @@
 //	DIR/hooks/[NETNS:]IFACE/KIND/link              the bpf_link, which holds the program
 //	DIR/hooks/[NETNS:]IFACE/KIND/maps/MEMBER/MAP   the maps of the chain's programs
 //	DIR/hooks/[NETNS:]IFACE/KIND/counters/ID       the counters of the chain ID
+//	DIR/hooks/[NETNS:]IFACE/KIND/segments/ID       the PROG_ARRAY that joins the chain's segments
 //	DIR/probes/NAME/…                              the same of a probe
 //	DIR/instances/NAME/maps/MAP                    the maps that programs of an instance share
 package kernel
@@ -23,6 +24,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"l3af/internal/chain"
 )
 
 // Kernel changes the kernel for the targets whose pins are in one directory.
@@ -36,6 +39,11 @@ type Kernel struct {
 	// mu keeps changes apart. Readers look at the kernel without it: every
 	// change leaves the pins in a state they understand.
 	mu sync.Mutex
+
+	// narrowed tells how chains were composed that exceeded a limit of the
+	// verifier, by ID.
+	narrow   sync.Mutex
+	narrowed map[string]chain.Composition
 
 	// idle gives memory back when nothing was loaded for a while.
 	idle *time.Timer
@@ -53,7 +61,7 @@ func New(bpffs string, log *slog.Logger) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}
-	k := &Kernel{log: log, boot: strings.TrimSpace(string(boot))}
+	k := &Kernel{log: log, boot: strings.TrimSpace(string(boot)), narrowed: map[string]chain.Composition{}}
 	if k.root, err = mountBpffs(bpffs, log); err != nil {
 		return nil, err
 	}

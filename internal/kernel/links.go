@@ -133,7 +133,7 @@ func (k *Kernel) recover(t host.Target) error {
 	if err := k.recoverLink(t); err != nil {
 		return err
 	}
-	return k.recoverMaps(t)
+	return k.tidySegments(t)
 }
 
 // recoverLink finishes what a crash inside switchPin left: a new link that was
@@ -230,7 +230,10 @@ func (k *Kernel) Attached() ([]host.Attached, error) {
 				return nil
 			}
 			a.ID, a.Mode, a.ProgramID, a.LinkID = id, p.mode, uint32(p.info.Program), uint32(p.info.ID)
-			return nil
+			if t.Probe == "" {
+				a.Segments, err = k.countSegments(t, id)
+			}
+			return err
 		})
 		if errors.Is(err, fs.ErrNotExist) {
 			// Replaced or removed while we looked: as if it did not run.

@@ -87,8 +87,8 @@ func (k *Kernel) mapPath(t host.Target, id string, m *chain.Map) string {
 	if m.Member == "" {
 		return k.counterPath(t, id)
 	}
-	if m.Instance != "" {
-		return k.sharedPath(m.Instance, m.Name)
+	if m.Tied() {
+		return filepath.Join(k.tiedPath(t, id), escape(m.Member), escape(m.Name))
 	}
 	return filepath.Join(k.path(t), "maps", escape(m.Member), escape(m.Name))
 }
@@ -195,9 +195,15 @@ func (k *Kernel) pruneTarget(t host.Target) {
 		_ = os.Remove(filepath.Join(maps, member)) // fails when not empty
 	}
 	_ = os.Remove(maps)
-	_ = os.Remove(filepath.Join(k.path(t), "counters"))
-	// A target's directory stays as long as its marks of use.
-	if !k.uses(t) {
-		k.prune(k.path(t))
+	tied := k.tiedPath(t, "")
+	for _, id := range k.subdirs(tied) {
+		for _, member := range k.subdirs(filepath.Join(tied, id)) {
+			_ = os.Remove(filepath.Join(tied, id, member))
+		}
+		_ = os.Remove(filepath.Join(tied, id))
 	}
+	_ = os.Remove(tied)
+	_ = os.Remove(filepath.Join(k.path(t), "counters"))
+	_ = os.Remove(filepath.Join(k.path(t), segmentsDir))
+	k.prune(k.path(t))
 }
