@@ -13,8 +13,9 @@ import (
 )
 
 // Attach makes the target run load.Chain. Maps are made, or adopted with what
-// is in them, and get their wanted contents; the program is loaded and
-// verified; then one atomic update of the target's link switches it over. A
+// is in them, and get their wanted contents. A map whose shape changed is
+// refused, or a new one takes its place with the switch if load.Reset says so.
+// The program is loaded and verified; then one atomic update of the target's link switches it over. A
 // link is made and pinned where none runs: at first, after the interface was
 // made anew, and for a change of XDP mode, the one change with a gap.
 //
@@ -81,9 +82,12 @@ func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, e
 
 	// From here on others see what we do.
 	segments := ""
+	var marked []string
 	defer func() {
 		if err != nil {
 			maps.unpin()
+			_ = os.RemoveAll(k.asideDir(t))
+			k.unuse(marked)
 			if segments != "" {
 				_ = os.Remove(segments)
 			}
@@ -96,6 +100,9 @@ func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, e
 	if err := os.MkdirAll(k.path(t), 0o700); err != nil {
 		return res, fmt.Errorf("make directory for pins: %w", err)
 	}
+	if marked, err = k.use(t, load.Chain); err != nil {
+		return res, err
+	}
 	if err := maps.pin(); err != nil {
 		return res, err
 	}
@@ -103,13 +110,19 @@ func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, e
 		return res, err
 	}
 	if t.Probe != "" {
-		return res, k.attachProbe(t, load.Chain.Attach, progs.list[0])
+		err = k.attachProbe(t, load.Chain.Attach, progs.list[0])
+	} else {
+		res, err = k.attachHook(t, dev, mode, progs.list[0])
 	}
-	if res, err = k.attachHook(t, dev, mode, progs.list[0]); err != nil {
+	if err != nil {
 		return res, err
 	}
-	if progs.chain != load.Chain {
+	if t.Probe == "" && progs.chain != load.Chain {
 		res.Chain = progs.chain
+	}
+	// The chain runs: what fails now, recover tries again.
+	if err := k.takePlaces(t, load.Chain.ID); err != nil {
+		k.log.Warn("give maps that start anew their places", "target", t.String(), "error", err)
 	}
 	if err := k.tidySegments(t); err != nil {
 		// The new chain runs; what the old one left is removed later.
@@ -153,6 +166,9 @@ func (k *Kernel) Write(t host.Target, c *chain.Chain, contents []host.Contents) 
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err := k.recover(t); err != nil {
+		return 0, err
+	}
 	changed := 0
 	write := func() error {
 		for i := range c.Maps {
@@ -221,6 +237,9 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 		if err := k.detach(t); err != nil {
 			return err
 		}
+		if err := k.leave(t, nil); err != nil {
+			return err
+		}
 		if err := removePins(k.path(t)); err != nil {
 			return err
 		}
@@ -250,6 +269,9 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 				return err
 			}
 		}
+	}
+	if err := k.leave(t, keep); err != nil {
+		return err
 	}
 	k.pruneTarget(t)
 	return nil

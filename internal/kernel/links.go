@@ -133,6 +133,9 @@ func (k *Kernel) recover(t host.Target) error {
 	if err := k.recoverLink(t); err != nil {
 		return err
 	}
+	if err := k.recoverMaps(t); err != nil {
+		return err
+	}
 	return k.tidySegments(t)
 }
 

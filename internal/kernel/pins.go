@@ -90,6 +90,9 @@ func (k *Kernel) mapPath(t host.Target, id string, m *chain.Map) string {
 	if m.Tied() {
 		return filepath.Join(k.tiedPath(t, id), escape(m.Member), escape(m.Name))
 	}
+	if m.Instance != "" {
+		return k.sharedPath(m.Instance, m.Name)
+	}
 	return filepath.Join(k.path(t), "maps", escape(m.Member), escape(m.Name))
 }
 
@@ -205,5 +208,8 @@ func (k *Kernel) pruneTarget(t host.Target) {
 	_ = os.Remove(tied)
 	_ = os.Remove(filepath.Join(k.path(t), "counters"))
 	_ = os.Remove(filepath.Join(k.path(t), segmentsDir))
-	k.prune(k.path(t))
+	// A target's directory stays as long as its marks of use.
+	if !k.uses(t) {
+		k.prune(k.path(t))
+	}
 }
