@@ -47,8 +47,9 @@ func newFusion(c *composition, s segment) *fusion {
 // fuse makes the entry function: the bodies in order, or the calls of those
 // that are called. Where a body's verdict is a constant it goes straight on, to
 // the next body or to the chain's end; else to a join behind it that looks at
-// the verdict, one comparison. What ends the chain lies behind the last body,
-// in reach of a conditional jump unless near is set.
+// the verdict, one comparison. Slots of the frame that a body exposes are cleared
+// before it. What ends the chain lies behind the last body, in reach of a
+// conditional jump unless near is set.
 //
 // The error is a [*rangeError] when a jump does not reach.
 func (f *fusion) fuse(near bool) (*listing, error) {
@@ -68,9 +69,17 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 	}
 	var passes []func()
 	var bodies []int
+	var left slots // what the bodies so far may have left in the frame
 	for i, p := range f.parts {
 		bodies = append(bodies, len(l.ins))
 		entry := p.funcs[0]
+		if !f.called[i] {
+			use := frameUseOf(entry, p.mapSize)
+			for at := range (left & use.exposed).offsets() {
+				l.add(zeroed(at - frameShift))
+			}
+			left |= use.touched
+		}
 		if i == last && f.next < 0 {
 			if f.called[i] {
 				l.add(f.call(i))
@@ -190,6 +199,13 @@ func (f *fusion) goOn(l *listing, out label) {
 	}
 	l.add(glue("l3af: the next segment is not there", asm.Mov.Imm32(asm.R0, broken))...)
 	l.jump(asm.Ja.Label(""), out)
+}
+
+// zeroed zeroes a slot of the frame.
+func zeroed(offset int16) asm.Instruction {
+	return asm.Instruction{
+		OpCode: asm.OpCode(asm.StClass).SetMode(asm.MemMode).SetSize(asm.DWord), Dst: asm.R10, Offset: offset,
+	}
 }
 
 // undecided sends every verdict to the join.
