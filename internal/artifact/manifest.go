@@ -27,11 +27,16 @@ type Manifest struct {
 
 // Program is one program that a package offers at one place.
 type Program struct {
-	Entry       string        // ELF function
-	Object      string        // path inside the package
-	Hook        l3af.HookKind // "" for a probe
-	Attach      string        // probes: tracepoint/GROUP/NAME or raw_tracepoint/NAME; "" for a hook
-	Proceed     []l3af.Verdict
+	Entry   string        // ELF function
+	Object  string        // path inside the package
+	Hook    l3af.HookKind // "" for a probe
+	Attach  string        // probes: tracepoint/GROUP/NAME or raw_tracepoint/NAME; "" for a hook
+	Proceed []l3af.Verdict
+	// Chain is "l3af" for a program that calls the next one itself, by entry 0
+	// of an array of programs of its own; "" for any other.
+	Chain string
+	// MapName is that array; "": the only array of one program that it uses.
+	MapName     string
 	Description string
 }
 
@@ -54,6 +59,9 @@ type Map struct {
 	KeyNetwork   bool   // its integers are in network byte order
 	ValueNetwork bool
 }
+
+// chainL3AF marks programs that are written for L3AF.
+const chainL3AF = "l3af"
 
 // maxMistakes is how many mistakes of one manifest are worth reading.
 const maxMistakes = 100
@@ -256,7 +264,7 @@ func (p *parser) names(key string, m map[string]any, read func(path string, v an
 }
 
 func (p *parser) program(path string, v any) (Program, bool) {
-	m, ok := p.object(path, v, "entry", "object", "hook", "attach", "proceed", "description")
+	m, ok := p.object(path, v, "entry", "object", "hook", "attach", "proceed", "chain", "map_name", "description")
 	if !ok {
 		return Program{}, false
 	}
@@ -297,7 +305,19 @@ func (p *parser) program(path string, v any) (Program, bool) {
 		if m["proceed"] != nil {
 			p.fail(path+".proceed", "", "a probe has no verdict to proceed on")
 		}
+		for _, key := range []string{"chain", "map_name"} {
+			if _, ok := m[key]; ok {
+				p.fail(path+"."+key, "", "a probe is not chained")
+			}
+		}
 		return prog, true
+	}
+	prog.Chain, prog.MapName = p.text(path, m, "chain", false), p.text(path, m, "map_name", false)
+	switch {
+	case prog.Chain != "" && prog.Chain != chainL3AF:
+		p.fail(path+".chain", near.Hint(prog.Chain, []string{chainL3AF}), "nobody knows programs written for %q", clip(prog.Chain))
+	case prog.MapName != "":
+		prog.Chain = chainL3AF
 	}
 	for i, v := range p.list(path+".proceed", m["proceed"]) {
 		at := fmt.Sprintf("%s.proceed[%d]", path, i)

@@ -28,6 +28,10 @@ type Bound struct {
 	// that: another value of theirs is not another program.
 	Contents []host.Contents
 	Attach   string // probes: tracepoint/GROUP/NAME or raw_tracepoint/NAME
+	// Priority is where an XDP program written for libxdp wants to run: before
+	// those of higher numbers, 50 is usual. It is told and otherwise ignored:
+	// the order is the document's. nil: the program does not say.
+	Priority *int
 }
 
 // Program binds a program of a chain. path is its place in the document, such
@@ -43,9 +47,15 @@ func Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Program, path str
 	if row == nil {
 		return nil, b.mistakes
 	}
-	proceed := b.proceed(p.Proceed, row.Proceed)
-	out := &Bound{Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry, Proceed: proceed}}
-	out.Member.Instance = p.Instance
+	out := &Bound{Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry, Instance: p.Instance, Next: b.next(row)}}
+	listed := row.Proceed
+	said, priority, ok := b.runConfig()
+	if out.Priority = priority; ok && len(listed) == 0 {
+		if listed = said; len(said) == 0 && len(p.Proceed) == 0 {
+			b.fail(".proceed", "", "is required: %q says in its XDP_RUN_CONFIG that it proceeds on nothing", b.entry)
+		}
+	}
+	out.Member.Proceed = b.proceed(p.Proceed, listed)
 	return b.finish(out, p.Settings)
 }
 
@@ -322,7 +332,8 @@ func article(word string) string {
 	return "a " + word
 }
 
-// proceed is the document's set, else the manifest's, else the hook's.
+// proceed is the document's set, else the manifest's or the object's own, else
+// the hook's.
 func (b *binder) proceed(want, listed []l3af.Verdict) []l3af.Verdict {
 	if len(want) == 0 {
 		want = listed

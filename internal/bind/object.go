@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+
+	"l3af/internal/chain"
 )
 
 // maxZeroes bounds the sections that take no place in the file (.bss).
@@ -45,6 +47,9 @@ func parse(text []byte) (spec *ebpf.CollectionSpec, err error) {
 		if m == nil {
 			return nil, fmt.Errorf("damaged: map %s is not there", name)
 		}
+	}
+	for _, p := range spec.Programs {
+		p.Type, p.AttachType, p.Flags = chain.ProgramType(p)
 	}
 	return spec, nil
 }

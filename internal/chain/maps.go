@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 )
 
 // maxMaps is how many maps one program may use (MAX_USED_MAPS).
@@ -23,7 +22,7 @@ func sharedRef(instance, name string) string { return "@" + instance + "\x00" + 
 
 // ref is the symbol of a map of the part, and the instance it is shared in.
 func (p *part) ref(name string) (symbol, instance string) {
-	if p.Instance == "" || constant(name) {
+	if p.Instance == "" || p.own(name) {
 		return ref(p.Name, name), ""
 	}
 	return sharedRef(p.Instance, name), p.Instance
@@ -32,35 +31,10 @@ func (p *part) ref(name string) (symbol, instance string) {
 // findMaps lists the maps that the reached code refers to, and makes it refer
 // to them by their names in the chain.
 func (p *part) findMaps() error {
-	seen := map[string]bool{}
+	p.taken, p.targets = map[string]bool{}, map[string]*ebpf.ProgramSpec{}
 	for _, f := range p.funcs {
-		for i := range f.ins {
-			ins := &f.ins[i]
-			if !ins.IsLoadFromMap() {
-				continue
-			}
-			name := ins.Reference()
-			spec := p.Spec.Maps[name]
-			switch {
-			case ins.Map() != nil:
-				return refuse(p.Name, "%s is bound to a map of the kernel already", f.name)
-			case name == "" && ins.Src == asm.PseudoMapValue:
-				// Which one is the library's secret, so the ID could not tell.
-				return refuse(p.Name, "%s reads kernel configuration (extern __kconfig)", f.name)
-			case spec == nil:
-				return refuse(p.Name, "the object has no map %q", name)
-			}
-			symbol, _ := p.ref(name)
-			*ins = ins.WithReference(symbol)
-			if seen[name] {
-				continue
-			}
-			seen[name] = true
-			m, err := p.takeMap(name, spec)
-			if err != nil {
-				return err
-			}
-			p.maps = append(p.maps, m)
+		if err := p.bindMaps(f.name, f.ins); err != nil {
+			return err
 		}
 	}
 	slices.SortFunc(p.maps, func(a, b Map) int { return cmp.Compare(a.Name, b.Name) })
@@ -80,13 +54,8 @@ func (p *part) takeMap(name string, spec *ebpf.MapSpec) (Map, error) {
 		}
 		m.Spec.Extra = nil
 	}
-	switch spec.Type {
-	case ebpf.StructOpsMap:
+	if spec.Type == ebpf.StructOpsMap {
 		return m, refuse(p.Name, "map %s is of the type %v", name, spec.Type)
-	case ebpf.ProgramArray, ebpf.ArrayOfMaps, ebpf.HashOfMaps:
-		if len(spec.Contents) > 0 {
-			return m, refuse(p.Name, "map %s (%v) is filled by the object with other maps or programs", name, spec.Type)
-		}
 	}
 	if err := p.setVariables(&m); err != nil {
 		return m, err
@@ -124,9 +93,11 @@ func (p *part) setVariables(m *Map) error {
 }
 
 // constant says whether a data section is read-only: part of the program.
-func constant(section string) bool { return strings.HasPrefix(section, ".rodata") }
+func constant(section string) bool {
+	return strings.HasPrefix(section, ".rodata") || section == KconfigName
+}
 
-// gatherMaps lists the maps of all programs and checks the kernel's limit.
+// gatherMaps lists the maps of all programs.
 func gatherMaps(parts []*part, more ...Map) ([]Map, error) {
 	var all []Map
 	for _, p := range parts {
@@ -140,12 +111,5 @@ func gatherMaps(parts []*part, more ...Map) ([]Map, error) {
 		}
 	}
 	all = append(all, more...)
-	if len(all) > maxMaps {
-		of := "its programs"
-		if len(more) > 0 {
-			of = "its programs and its counters"
-		}
-		return nil, refuse("", "the chain needs %d maps for %s; the kernel allows a program %d", len(all), of, maxMaps)
-	}
 	return all, nil
 }

@@ -42,8 +42,13 @@ type part struct {
 	program *ebpf.ProgramSpec
 	codes   []int32 // of Proceed
 	funcs   []function
-	maps    []Map  // by name
-	types   []byte // BTF of the object, where the program has CO-RE relocations
+	maps    []Map                        // by name
+	behind  []int32                      // verdicts behind calls of the next program that were taken out
+	taken   map[string]bool              // names of the object's maps that are in maps
+	targets map[string]*ebpf.ProgramSpec // programs that tail calls reach, by name
+	// types is what else decides what the program does: the object's BTF, where
+	// it has CO-RE relocations, and a hash of what its maps hold at first.
+	types []byte
 }
 
 // take looks a member up in its object and takes it apart. It is for programs
@@ -61,8 +66,12 @@ func take(m Member) (*part, error) {
 	if m.Spec == nil {
 		return nil, refuse(m.Name, "no object")
 	}
-	p := &part{Member: m, program: m.Spec.Programs[m.Entry]}
-	if p.program == nil {
+	p := &part{Member: m}
+	if was := m.Spec.Programs[m.Entry]; was != nil {
+		own := *was
+		own.Type, own.AttachType, own.Flags = ProgramType(was)
+		p.program = &own
+	} else {
 		var have []string
 		for name := range m.Spec.Programs {
 			have = append(have, name)
@@ -84,13 +93,44 @@ func take(m Member) (*part, error) {
 		return nil, refuse(m.Name, "%v", err)
 	}
 	p.funcs = fns
+	if p.Next != "" {
+		if err := p.takeOutNext(); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.findMaps(); err != nil {
 		return nil, err
 	}
 	if err := p.findTypes(); err != nil {
 		return nil, err
 	}
+	held, err := p.holdings()
+	if err != nil {
+		return nil, err
+	}
+	p.types = append(p.types, held...)
 	return p, nil
+}
+
+// ProgramType is the type of a program, what it attaches to, and its flags.
+// Where the library does not know the section, names of old loaders are
+// understood: any that begins with xdp, tc_ or classifier, and action, whose
+// programs run as those of tc do.
+func ProgramType(p *ebpf.ProgramSpec) (ebpf.ProgramType, ebpf.AttachType, uint32) {
+	section := strings.TrimPrefix(p.SectionName, "?")
+	begins := func(with string) bool { return strings.HasPrefix(section, with) }
+	switch {
+	case p.Type == ebpf.SchedACT:
+		return ebpf.SchedCLS, ebpf.AttachNone, p.Flags
+	case p.Type != ebpf.UnspecifiedProgram:
+	case begins("xdp.frags"):
+		return ebpf.XDP, ebpf.AttachXDP, p.Flags | flagXDPHasFrags
+	case begins("xdp"):
+		return ebpf.XDP, ebpf.AttachXDP, p.Flags
+	case begins("tc_"), begins("tc/"), begins("classifier"), begins("action"):
+		return ebpf.SchedCLS, ebpf.AttachNone, p.Flags
+	}
+	return p.Type, p.AttachType, p.Flags
 }
 
 // forHook checks that a program can be part of a chain at a hook.
@@ -124,6 +164,11 @@ func (p *part) forHook(kind l3af.HookKind) error {
 		}
 		p.codes = append(p.codes, code)
 	}
+	for _, code := range p.behind {
+		if !slices.Contains(p.codes, code) {
+			return refuse(p.Name, "returns %s behind its call of the next program (map %s), and does not proceed on that", kind.Verdict(code), p.Next)
+		}
+	}
 	return p.spliceable()
 }
 
@@ -132,13 +177,8 @@ func (p *part) forHook(kind l3af.HookKind) error {
 func (p *part) spliceable() error {
 	for _, f := range p.funcs {
 		for _, ins := range f.ins {
-			switch mode := ins.OpCode.Mode(); {
-			case ins.IsBuiltinCall() && ins.Constant == int64(asm.FnTailCall):
-				return refuse(p.Name, "%s makes a tail call, which would skip the rest of the chain", f.name)
-			case ins.IsKfuncCall() && ins.Reference() == "bpf_throw":
+			if ins.IsKfuncCall() && ins.Reference() == "bpf_throw" {
 				return refuse(p.Name, "%s throws an exception, which would skip the rest of the chain", f.name)
-			case ins.OpCode.Class() == asm.LdClass && (mode == asm.AbsMode || mode == asm.IndMode):
-				return refuse(p.Name, "%s uses BPF_LD_ABS or BPF_LD_IND, which end a program whose packet is too short, and the chain with it", f.name)
 			}
 		}
 	}
@@ -148,11 +188,12 @@ func (p *part) spliceable() error {
 // findTypes keeps the object's BTF if the program has CO-RE relocations: what
 // they become depends on its types.
 func (p *part) findTypes() error {
-	needed := false
-	for _, f := range p.funcs {
-		for i := range f.ins {
-			needed = needed || btf.CORERelocationMetadata(&f.ins[i]) != nil
-		}
+	relocated := func(code []asm.Instruction) bool {
+		return slices.ContainsFunc(code, func(ins asm.Instruction) bool { return btf.CORERelocationMetadata(&ins) != nil })
+	}
+	needed := slices.ContainsFunc(p.funcs, func(f function) bool { return relocated(f.ins) })
+	for _, t := range p.targets {
+		needed = needed || relocated(t.Instructions)
 	}
 	if !needed {
 		return nil
