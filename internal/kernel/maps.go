@@ -53,8 +53,7 @@ func (k *Kernel) openMaps(load host.Load) (*mapSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range load.Chain.Maps {
-		m := &load.Chain.Maps[i]
+	for _, m := range inOrder(load.Chain) {
 		o := openMap{Map: m, want: wanted[m]}
 		if m.Pinned {
 			o.path = k.mapPath(load.Target, load.Chain.ID, m)
@@ -62,7 +61,7 @@ func (k *Kernel) openMaps(load host.Load) (*mapSet, error) {
 				o.aside = k.asidePath(load.Target, load.Chain.ID, o.path)
 			}
 		}
-		if err := o.open(); err != nil {
+		if err := o.open(s); err != nil {
 			s.Close()
 			return nil, fmt.Errorf("%s: %w", title(m), err)
 		}
@@ -73,6 +72,10 @@ func (k *Kernel) openMaps(load host.Load) (*mapSet, error) {
 				return nil, fmt.Errorf("%s: %w", title(m), err)
 			}
 		}
+	}
+	if err := s.fill(load); err != nil {
+		s.Close()
+		return nil, err
 	}
 	return s, nil
 }
@@ -108,7 +111,7 @@ func byMap(c *chain.Chain, contents []host.Contents) (map[*chain.Map]*host.Conte
 
 // open adopts the map pinned at o.path, or makes one: where nothing is pinned,
 // and where another map is and o.aside says that it may be replaced.
-func (o *openMap) open() error {
+func (o *openMap) open(s *mapSet) error {
 	if o.Spec == nil {
 		return errors.New("no specification")
 	}
@@ -127,6 +130,9 @@ func (o *openMap) open() error {
 		default:
 			return err
 		}
+	}
+	if err := s.first(o.Map, spec); err != nil {
+		return err
 	}
 	m, err := ebpf.NewMap(spec)
 	if err != nil {
