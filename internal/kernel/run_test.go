@@ -1,0 +1,187 @@
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+
+	"l3af"
+	"l3af/internal/chain"
+	"l3af/internal/host"
+	"l3af/internal/packet"
+	"l3af/internal/testenv"
+)
+
+func udp(port uint16) []byte {
+	return packet.UDP(netip.MustParseAddrPort("10.9.0.2:1000"), netip.AddrPortFrom(netip.MustParseAddr("10.9.0.1"), port), []byte("l3af"))
+}
+
+// Each packet gets the verdict of the program that decides on it, which is
+// named; the maps are as the document says, and nothing is left.
+func TestRun(t *testing.T) {
+	testenv.Clean(t)
+	k := open(t)
+	pair(t)
+	for _, c := range []struct {
+		name   string
+		target host.Target
+		pass   int32
+		drop   int32
+		note   bool
+	}{
+		{"xdp", hook(l3af.XDP, "", "v0"), xdpPass, xdpDrop, false},
+		{"xdp in a namespace", hook(l3af.XDP, "far", "v1"), xdpPass, xdpDrop, false},
+		{"tc", hook(l3af.TCIngress, "", "v0"), tcUnspec, tcShot, false},
+		{"no interface", hook(l3af.TCEgress, "", "none"), tcUnspec, tcShot, true},
+		{"no namespace", hook(l3af.XDP, "none", "v0"), xdpPass, xdpDrop, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			load := host.Load{
+				Target: c.target, Chain: gate(t, c.target.Hook.Kind, c.pass, c.pass, c.pass),
+				Contents: []host.Contents{deny("g0", 80), deny("g2", 90, 80)},
+			}
+			ran, err := k.Run(t.Context(), load, host.Run{Packets: [][]byte{udp(80), udp(90), udp(100), {1, 2}, udp(80)}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			type row struct {
+				code    int32
+				program int
+			}
+			want := []row{{c.drop, 0}, {c.drop, 2}, {c.pass, 2}, {0, -1}, {c.drop, 0}}
+			for i, p := range ran.Packets {
+				if got := (row{p.Code, p.Program}); got != want[i] || (p.Err != nil) != (i == 3) {
+					t.Errorf("packet %d: %+v, want %+v", i, p, want[i])
+				}
+			}
+			if !bytes.Equal(ran.Packets[2].Data, udp(100)) {
+				t.Errorf("packet 2 became %x", ran.Packets[2].Data)
+			}
+			if ran.Counts[0].Packets != 4 || ran.Counts[2].Packets != 2 || ran.Counts[0].Verdicts[c.target.Hook.Kind.Verdict(c.drop)] != 2 {
+				t.Errorf("counts: %+v", ran.Counts)
+			}
+			if (len(ran.Notes) > 0) != c.note {
+				t.Errorf("notes: %q", ran.Notes)
+			}
+		})
+	}
+	if left := tree(t, k.root); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// A copy of a chain that runs gives real packets' verdicts, and neither its
+// maps nor its counters notice. With live maps it starts as they are.
+func TestRunBesideTraffic(t *testing.T) {
+	testenv.Clean(t)
+	k := open(t)
+	pair(t)
+	target := hook(l3af.XDP, "", "v0")
+	load := host.Load{Target: target, Chain: gate(t, l3af.XDP, xdpPass, xdpPass), Contents: []host.Contents{deny("g1", 80)}}
+	attach(t, k, load)
+	m := pinnedMap(t, k, target, "g0", "deny")
+	if err := m.Put(port(90), u32(1)); err != nil {
+		t.Fatal(err)
+	}
+	before, pins := attached(t, k, target), tree(t, k.root)
+	for _, live := range []bool{false, true} {
+		seenBefore := seen(t, k, target, "g0")
+		packets := make([][]byte, 200)
+		for i := range packets {
+			packets[i] = udp([]uint16{80, 90, 100, 110}[i%4])
+		}
+		ran, err := k.Run(t.Context(), load, host.Run{Packets: packets, LiveMaps: live})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range []uint16{80, 90, 100, 110} {
+			arrived := arrives(t, "far", "", "10.9.0.1", int(p))
+			// Only the live map of g0 denies 90.
+			if p == 90 && !live {
+				arrived = true
+			}
+			if got := ran.Packets[i].Code == xdpPass; got != arrived {
+				t.Errorf("live %v, port %d: a packet passes %v, the copy says %v", live, p, arrived, got)
+			}
+		}
+		if len(ran.Notes) > 0 {
+			t.Errorf("notes: %q", ran.Notes)
+		}
+		// The copies' packets are more than what we sent.
+		if n := seen(t, k, target, "g0") - seenBefore; n >= 200 {
+			t.Errorf("the chain saw %d packets: the copy's are among them", n)
+		}
+	}
+	if now := attached(t, k, target); now != before {
+		t.Errorf("before %+v, now %+v", before, now)
+	}
+	if now := tree(t, k.root); !slices.Equal(now, pins) {
+		t.Errorf("pins were %v, are %v", pins, now)
+	}
+}
+
+func TestRunRefused(t *testing.T) {
+	testenv.Clean(t)
+	k := open(t)
+	target := hook(l3af.TCIngress, "", "lo")
+	clone, err := chain.Compose(l3af.TCIngress, []chain.Member{{Name: "clone", Entry: "clone", Spec: &ebpf.CollectionSpec{
+		Programs: map[string]*ebpf.ProgramSpec{"clone": {
+			Name: "clone", Type: ebpf.SchedCLS, License: "GPL",
+			Instructions: asm.Instructions{
+				asm.Mov.Imm(asm.R2, 1), asm.Mov.Imm(asm.R3, 0), asm.FnCloneRedirect.Call(), asm.Mov.Imm(asm.R0, 0), asm.Return(),
+			},
+		}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = k.Run(t.Context(), host.Load{Target: target, Chain: clone}, host.Run{Packets: [][]byte{udp(1)}})
+	if invalid := (*l3af.InvalidError)(nil); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "bpf_clone_redirect") {
+		t.Errorf("a chain that sends packets: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := k.Run(ctx, host.Load{Target: target, Chain: gate(t, l3af.TCIngress, tcShot)}, host.Run{Packets: [][]byte{udp(1)}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled run: %v", err)
+	}
+	if _, err := k.Run(t.Context(), host.Load{Target: host.Target{Probe: "e"}, Chain: probe(t, "raw_tracepoint/sched_process_exec", "raw_execs")}, host.Run{}); err == nil {
+		t.Error("packets were run through a probe")
+	}
+}
+
+// A packet comes out as it left the chain: what stands before it, metadata,
+// is not part of it.
+func TestRunChangesPackets(t *testing.T) {
+	testenv.Clean(t)
+	k := open(t)
+	c, err := chain.Compose(l3af.XDP, []chain.Member{{Name: "cut", Entry: "cut", Spec: &ebpf.CollectionSpec{
+		Programs: map[string]*ebpf.ProgramSpec{"cut": {
+			Name: "cut", Type: ebpf.XDP, License: "GPL",
+			Instructions: asm.Instructions{
+				asm.Mov.Reg(asm.R6, asm.R1),
+				asm.Mov.Imm(asm.R2, -4), asm.FnXdpAdjustMeta.Call(),
+				asm.Mov.Reg(asm.R1, asm.R6), asm.Mov.Imm(asm.R2, 6), asm.FnXdpAdjustHead.Call(),
+				asm.Mov.Reg(asm.R1, asm.R6), asm.Mov.Imm(asm.R2, 3), asm.FnXdpAdjustTail.Call(),
+				asm.Mov.Imm(asm.R0, 99), asm.Return(),
+			},
+		}},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := udp(1)
+	ran, err := k.Run(t.Context(), host.Load{Target: hook(l3af.XDP, "", "lo"), Chain: c}, host.Run{Packets: [][]byte{p}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := append(p[6:len(p):len(p)], 0, 0, 0); !bytes.Equal(ran.Packets[0].Data, want) || ran.Packets[0].Code != 99 {
+		t.Errorf("got %+v, want %x", ran.Packets[0], want)
+	}
+}
