@@ -50,9 +50,12 @@ type ChainStatus struct {
 type ProgramStatus struct {
 	Name     string             `json:"name"`
 	Package  string             `json:"package,omitempty"`
-	Linkage  string             `json:"linkage,omitempty"` // inlined
+	Linkage  string             `json:"linkage,omitempty"` // inlined or called
+	Why      string             `json:"why,omitempty"`     // why it is not inlined
+	Segment  int                `json:"segment,omitempty"` // which of the chain's segments it is in, from 1, where there are several
 	Packets  uint64             `json:"packets"`           // how often it ran
 	Verdicts map[Verdict]uint64 `json:"verdicts"`          // its return codes by name; none is 0
+	Maps     []string           `json:"maps,omitempty"`    // those of its maps that outlive it
 }
 
 // ProbeStatus is one probe.
@@ -82,6 +85,23 @@ type Applied struct {
 	Steps    []Step `json:"steps"`
 	// Failed names the hooks and probes that do not run as wanted.
 	Failed []Step `json:"failed,omitempty"`
+	// Tried are the chains of a plan that the kernel was asked to take: those
+	// that are not in Failed it takes.
+	Tried []Tried `json:"tried,omitempty"`
+}
+
+// Tried is a chain that was loaded for a try.
+type Tried struct {
+	Target   string         `json:"target"`
+	ID       string         `json:"id"`
+	Programs []TriedProgram `json:"programs"` // in order
+}
+
+// TriedProgram is one program of it.
+type TriedProgram struct {
+	Name    string `json:"name"`
+	Package string `json:"package"`
+	Linkage string `json:"linkage,omitempty"`
 }
 
 // Event is one thing that happened on the node.

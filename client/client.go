@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -91,11 +90,7 @@ func (c *Client) Status(ctx context.Context) (*l3af.Status, error) {
 
 // Chain is the status of one hook; [l3af.ErrNotFound] when it has no chain.
 func (c *Client) Chain(ctx context.Context, h l3af.Hook) (*l3af.ChainStatus, error) {
-	place := h.Interface
-	if h.Netns != "" {
-		place = h.Netns + ":" + place
-	}
-	return call[*l3af.ChainStatus](ctx, c, http.MethodGet, "/v1/chains/"+url.PathEscape(place)+"/"+url.PathEscape(string(h.Kind)), nil, -1)
+	return call[*l3af.ChainStatus](ctx, c, http.MethodGet, chainPath(h), nil, -1)
 }
 
 // Revisions are the applied states that are kept, newest first.

@@ -38,6 +38,7 @@ type Node interface {
 	Revisions() ([]l3af.Revision, error)
 	// Events sends what happened lately, then what happens until ctx ends.
 	Events(ctx context.Context) <-chan l3af.Event
+	Inspector
 }
 
 // Options of a [Server]. The zero value is good.

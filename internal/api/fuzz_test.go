@@ -23,6 +23,9 @@ func FuzzRequest(f *testing.F) {
 	f.Add("POST", "/v1/plan", "W/\"1\"", "a: &a [*a]")
 	f.Add("GET", "/v1/chains/%2Fx%00:v0/xdp", "", "")
 	f.Add("GET", "/v1/revisions/01", "", "")
+	f.Add("POST", "/v1/chains/v0/xdp/run", "", `{"packets":["AAEC"],"state":{"apiVersion":"l3af/v1"},"live_maps":true}`)
+	f.Add("GET", "/v1/chains/v0/xdp/explain", "", "")
+	f.Add("GET", "/v1/chains/v0/xdp/dump?jited=true", "", "")
 	f.Add("OPTIONS", "/v1/../metrics", "", "")
 	f.Fuzz(func(t *testing.T, method, target, ifMatch, body string) {
 		u, err := url.ParseRequestURI(target)

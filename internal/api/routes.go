@@ -57,6 +57,7 @@ var (
 		problem(http.StatusUnsupportedMediaType, "The body is neither JSON nor YAML (code unsupported_media_type)."),
 		problem(http.StatusUnprocessableEntity, "The document has mistakes; all of them are told (code invalid)."),
 	}
+	noChain   = problem(http.StatusNotFound, "The hook has no chain (code not_found).")
 	forbidden = problem(http.StatusForbidden, "This peer may not write (code forbidden).")
 	busy      = problem(http.StatusConflict, "Another apply is under way (code conflict).")
 	changed   = problem(http.StatusPreconditionFailed, "If-Match names another revision than current_revision (code precondition_failed).")
@@ -143,6 +144,27 @@ func Routes() []Route {
 			Params:  chainPath{},
 			Answers: ok(l3af.ChainStatus{}, "The chain.", problem(http.StatusNotFound, "The hook has no chain (code not_found).")),
 			handle:  (*Server).getChain,
+		}, {
+			Method: http.MethodPost, Path: "/v1/chains/{interface}/{hook}/run", ID: "runChain", Summary: "What a hook's chain does with packets",
+			Description: "A copy of the chain runs them one after the other, with maps of its own: nothing at the hook changes. It takes the right to write, because the daemon loads programs and opens the packages that are named.",
+			Write:       true, Params: chainPath{}, Body: l3af.RunRequest{},
+			Answers: ok(l3af.ChainRun{}, "What became of the packets.", append([]Answer{forbidden, noChain}, badDocument...)...),
+			handle:  (*Server).runChain,
+		}, {
+			Method: http.MethodGet, Path: "/v1/chains/{interface}/{hook}/explain", ID: "explainChain", Summary: "How a hook's chain came about, and what it costs",
+			Description: "It takes the right to write, because the daemon loads the chain and its programs aside.",
+			Write:       true, Params: chainPath{},
+			Answers: ok(l3af.ChainPlan{}, "The explanation.", forbidden, noChain,
+				problem(http.StatusUnprocessableEntity, "The chain cannot be composed (code invalid).")),
+			handle: (*Server).explainChain,
+		}, {
+			Method: http.MethodGet, Path: "/v1/chains/{interface}/{hook}/dump", ID: "dumpChain", Summary: "The code of a hook's chain",
+			Description: "It takes the right to write: machine code tells where to attack a kernel.",
+			Write:       true, Params: dumpPath{},
+			Answers: ok(l3af.ChainCode{}, "The code.", forbidden, noChain,
+				problem(http.StatusBadRequest, "The query cannot be read (code invalid)."),
+				problem(http.StatusUnprocessableEntity, "The chain cannot be composed (code invalid).")),
+			handle: (*Server).dumpChain,
 		}, {
 			Method: http.MethodGet, Path: "/metrics", ID: "getMetrics", Summary: "Metrics for Prometheus",
 			Answers: []Answer{{http.StatusOK, "text/plain", nil, "The metrics."}},

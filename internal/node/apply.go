@@ -227,6 +227,7 @@ func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 				tried[m] = err
 			}
 			step.To, step.Error = m.id, text(err)
+			p.Tried = append(p.Tried, l3af.Tried{Target: step.Target, ID: m.id, Programs: m.programs()})
 		}
 		p.Steps = append(p.Steps, step)
 		if step.Error != "" {

@@ -1,0 +1,50 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+
+	"l3af/internal/api/apitest"
+)
+
+func TestInspect(t *testing.T) {
+	socket, _ := serve(t, &apitest.Node{Report: report}, Options{})
+	c := dial("unix", socket)
+	for _, tt := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"POST", "v0/xdp/run", `{"packets":["AAEC","Aw=="],"live_maps":true}`, 200,
+			`"packets":[{"verdict":"drop","code":1,"program":"acl","length":3,"data":"AAEC"},{"verdict":"drop","code":1,"program":"acl","length":1,"data":"Aw=="}],"programs":[],"notes":["live maps"]`},
+		{"POST", "v0/xdp/run", `{"packets":[],"state":{"apiVersion":"l3af/v1"}}`, 200, `"a document with 0 chains"`},
+		{"POST", "v0/xdp/run", `{"packets":[],"state":{"apiVersion":"l3af/v9"}}`, 422, `"path":"apiVersion"`},
+		{"POST", "v0/xdp/run", `{"packets":[],"state":{"apiVersion":"l3af/v1","apiVersion":"l3af/v1"}}`, 400, "already"},
+		{"POST", "v0/xdp/run", ``, 400, "read body"},
+		{"POST", "v0/xdp/run", `{}`, 400, "there are no packets"},
+		{"POST", "v0/xdp/run", `{"packets":["?"]}`, 400, "in base64"},
+		{"POST", "v0/xdp/run", `{"packets":[],"more":1}`, 400, "more"},
+		{"POST", "v0/xdp/run", `{"packets":[]} {}`, 400, "more than one value"},
+		{"POST", "v0/xdp/run", `{"packets":["` + strings.Repeat("A", maxBody) + `"]}`, 413, "over 16 MiB"},
+		{"POST", "v1/xdp/run", `{"packets":[]}`, 404, "chain xdp/v1: not found"},
+		{"POST", "v0/xpd/run", `{"packets":[]}`, 404, "the hooks are"},
+		{"GET", "v0/xdp/explain", "", 200, `"name":"acl"`},
+		{"GET", "blue:v0/xdp/explain", "", 404, "chain xdp/blue:v0: not found"},
+		{"GET", "v0/xdp/dump", "", 200, `"instructions":[{"offset":0,"text":"Exit","program":"acl"}]}]}`},
+		{"GET", "v0/xdp/dump?jited=true", "", 200, `"code":"ww=="`},
+		{"GET", "v0/xdp/dump?jited=1", "", 400, "neither true nor false"},
+		{"GET", "v1/xdp/dump", "", 404, "not found"},
+	} {
+		resp, body := do(t, c, tt.method, "/v1/chains/"+tt.path, strings.NewReader(tt.body))
+		if resp.StatusCode != tt.status || !strings.Contains(string(body), tt.want) {
+			t.Errorf("%s %s %.80s: got %d %s\nwant %d %s", tt.method, tt.path, tt.body, resp.StatusCode, body, tt.status, tt.want)
+		}
+	}
+	socket, _ = serve(t, &apitest.Node{Report: report, Err: errors.New("load: no")}, Options{})
+	resp, body := do(t, dial("unix", socket), http.MethodGet, "/v1/chains/v0/xdp/explain", nil)
+	if p := problemIn(t, resp, body); p.Status != 500 || p.Detail != "load: no" {
+		t.Errorf("a failure: %s", body)
+	}
+}
