@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -119,7 +120,25 @@ func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, plan bool) erro
 			if s.Error != "" {
 				what = "failed"
 			}
+			tried := slices.IndexFunc(ap.Tried, func(t l3af.Tried) bool { return t.Target == s.Target })
+			if tried >= 0 {
+				if s.Error == "" {
+					what += "  the kernel takes it"
+				} else {
+					what = "the kernel refuses it"
+				}
+			}
 			t.add("", s.Verb, s.Target, what)
+			if tried < 0 {
+				continue
+			}
+			for i, p := range ap.Tried[tried].Programs {
+				program := p.Package
+				if p.Linkage != "" {
+					program += ", " + p.Linkage
+				}
+				t.add("", "", fmt.Sprintf("  %d %s", i+1, p.Name), program)
+			}
 		}
 		if !plan {
 			if err := a.addWaiting(ctx, t); err != nil {

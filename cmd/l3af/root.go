@@ -125,16 +125,18 @@ Try "l3af demo" first: it needs root and nothing else.`,
 		return nil
 	}
 	for _, c := range []*cobra.Command{
-		newApply(a), newDiff(a), newGet(a), newStatus(a), newHistory(a), newRollback(a), newEvents(a),
+		newApply(a), newDiff(a), newGet(a), newStatus(a), newChain(a), newHistory(a), newRollback(a), newEvents(a),
 		newDemo(a), newBench(a), newVersion(a),
 	} {
-		work := c.RunE
-		c.RunE = func(cmd *cobra.Command, args []string) error {
-			err := work(cmd, args)
-			if u := (*usageError)(nil); err == nil || errors.As(err, &u) {
-				return err
+		for _, c := range append(c.Commands(), c) {
+			work := c.RunE
+			c.RunE = func(cmd *cobra.Command, args []string) error {
+				err := work(cmd, args)
+				if u := (*usageError)(nil); err == nil || errors.As(err, &u) {
+					return err
+				}
+				return &failure{err}
 			}
-			return &failure{err}
 		}
 		root.AddCommand(c)
 	}

@@ -50,6 +50,7 @@ func (s serial) Run(name string, f func(testscript.T)) {
 //	veth NS/IF/ADDR… NS/IF/ADDR…  joins two of them; more addresses follow with /
 //	unlink NS/IF            deletes an interface
 //	send N NS/FROM NS/TO    sends N UDP packets, prints how many arrived
+//	capture FILE FROM TO…   writes a pcap of UDP packets; without FROM and TO, prints one
 //	exits CODE COMMAND…     the command must end with the exit code
 //	until PATTERN COMMAND…  repeats the command until its output matches
 //	nobody COMMAND…         runs it as a user without rights
@@ -80,6 +81,8 @@ func TestScript(t *testing.T) {
 			"exits":  exits,
 			"until":  until,
 			"nobody": nobody,
+
+			"capture": capture,
 		},
 		RequireExplicitExec: false,
 	})
