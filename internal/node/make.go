@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/cilium/ebpf"
-
 	"l3af"
 	"l3af/internal/artifact"
 	"l3af/internal/bind"
@@ -93,7 +91,7 @@ func (m *made) build(open opener) *made {
 		err = &l3af.InvalidError{Mistakes: mistakes}
 	}
 	if m.err = err; err == nil {
-		m.id, m.light = m.full.ID, light(m.full)
+		m.id, m.light = m.full.ID, m.full.Light()
 	}
 	return m
 }
@@ -150,20 +148,6 @@ func (m *made) refused(err error) []l3af.Mistake {
 		}
 	}
 	return []l3af.Mistake{mistake}
-}
-
-// light is what must be known of a chain that runs: nothing of its code, and
-// no types, which hold on to all of an object's.
-func light(c *chain.Chain) *chain.Chain {
-	l := *c
-	l.Program = &ebpf.ProgramSpec{Name: c.Program.Name, Type: c.Program.Type}
-	l.Maps = slices.Clone(c.Maps)
-	for i := range l.Maps {
-		spec := *l.Maps[i].Spec
-		spec.Key, spec.Value, spec.Contents, spec.Tags = nil, nil, nil, nil
-		l.Maps[i].Spec = &spec
-	}
-	return &l
 }
 
 // full is the whole of what m was composed to.

@@ -102,6 +102,7 @@ type Node struct {
 	made     []*made
 	failed   map[host.Target]error
 	notes    map[host.Target]string
+	took     map[host.Target]*chain.Chain // as the kernel took it, where not as composed; without code
 	troubles []string
 	damage   []string // of files, found when the node was opened
 	last     []l3af.Step
@@ -139,7 +140,7 @@ func Open(opts Options) (n *Node, err error) {
 		disk:    disk{point: opts.point},
 		changed: make(chan struct{}, 1),
 		settled: map[host.Target]string{}, gone: map[host.Target]time.Time{},
-		failed: map[host.Target]error{}, notes: map[host.Target]string{},
+		failed: map[host.Target]error{}, notes: map[host.Target]string{}, took: map[host.Target]*chain.Chain{},
 	}
 	if err := n.disk.sweep(opts.Dir); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
@@ -301,6 +302,17 @@ func (n *Node) note(t host.Target, note string) {
 		delete(n.notes, t)
 	} else {
 		n.notes[t] = note
+	}
+}
+
+// taken keeps how the kernel took a chain, nil: as it was composed.
+func (n *Node) taken(t host.Target, c *chain.Chain) {
+	n.view.Lock()
+	defer n.view.Unlock()
+	if c == nil {
+		delete(n.took, t)
+	} else {
+		n.took[t] = c.Light()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"l3af"
+	"l3af/internal/chain"
 	"l3af/internal/host"
 )
 
@@ -133,6 +134,7 @@ func (r *round) attach(s *step) {
 	}
 	n.clear(s.target)
 	n.note(s.target, result.Note)
+	n.taken(s.target, result.Chain)
 	r.settle(w)
 }
 
@@ -301,6 +303,7 @@ func (r *round) end() {
 	}
 	maps.DeleteFunc(n.failed, func(t host.Target, _ error) bool { return !wanted[t] })
 	maps.DeleteFunc(n.notes, func(t host.Target, _ string) bool { return !wanted[t] })
+	maps.DeleteFunc(n.took, func(t host.Target, _ *chain.Chain) bool { return !wanted[t] })
 	maps.DeleteFunc(n.gone, func(t host.Target, _ time.Time) bool { return wanted[t] })
 }
 

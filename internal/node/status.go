@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"l3af"
+	"l3af/internal/chain"
 	"l3af/internal/host"
 )
 
@@ -24,7 +25,7 @@ func (n *Node) Revisions() ([]l3af.Revision, error) { return n.revs.all() }
 // Status reads back from the kernel what runs, in the order of the document.
 func (n *Node) Status(context.Context) (*l3af.Status, error) {
 	n.view.RLock()
-	v := view{n: n, failed: maps.Clone(n.failed), notes: maps.Clone(n.notes), have: map[host.Target]host.Attached{}}
+	v := view{n: n, failed: maps.Clone(n.failed), notes: maps.Clone(n.notes), took: maps.Clone(n.took), have: map[host.Target]host.Attached{}}
 	all, damage := n.made, n.revs.damage
 	s := &l3af.Status{Revision: n.revs.latest, Chains: []l3af.ChainStatus{}, Probes: []l3af.ProbeStatus{}}
 	s.Errors = slices.Concat([]string{}, n.damage, n.troubles)
@@ -85,6 +86,7 @@ type view struct {
 	have   map[host.Target]host.Attached
 	failed map[host.Target]error
 	notes  map[host.Target]string
+	took   map[host.Target]*chain.Chain
 }
 
 // state tells how it stands with a target that has (or has not) a program.
@@ -113,7 +115,7 @@ func (v *view) chain(w *want) (l3af.ChainStatus, error) {
 	c.State, c.Error = v.state(w)
 	have, known := v.have[w.target]
 	if have.ID != "" {
-		c.ID, c.ProgramID, c.LinkID, c.Mode, c.Segments = have.ID, have.ProgramID, have.LinkID, have.Mode, 1
+		c.ID, c.ProgramID, c.LinkID, c.Mode, c.Segments = have.ID, have.ProgramID, have.LinkID, have.Mode, max(1, have.Segments)
 		if have.Mode == l3af.Generic && w.made.mode() == l3af.Auto {
 			c.ModeNote = v.notes[w.target]
 		}
@@ -133,10 +135,17 @@ func (v *view) chain(w *want) (l3af.ChainStatus, error) {
 		}
 		c.Programs = append(c.Programs, p)
 	}
+	linked := v.linked(w, have)
 	for i, doc := range w.made.chain.Programs {
 		p := l3af.ProgramStatus{Name: doc.Name, Package: doc.Package}
 		if w.made.light != nil && have.ID == w.made.id {
-			p.Linkage = w.made.light.Programs[i].Linkage
+			p.Maps = mapsOf(w.made.light, doc.Name)
+		}
+		if linked != nil {
+			p.Linkage, p.Why = linked[i].Linkage, linked[i].Why
+			if c.Segments > 1 {
+				p.Segment = linked[i].Segment
+			}
 		}
 		add(p)
 	}
@@ -149,6 +158,18 @@ func (v *view) chain(w *want) (l3af.ChainStatus, error) {
 		}
 	}
 	return c, err
+}
+
+// linked tells how the programs of a target's chain are linked; nil where that
+// is not known: another chain runs, or one that an earlier daemon had to link
+// otherwise than it was composed.
+func (v *view) linked(w *want, have host.Attached) []chain.Linked {
+	for _, c := range []*chain.Chain{v.took[w.target], w.made.light} {
+		if c != nil && c.ID == have.ID && c.ID == w.made.id && len(c.Specs()) == max(1, have.Segments) {
+			return c.Programs
+		}
+	}
+	return nil
 }
 
 func (v *view) probe(w *want) l3af.ProbeStatus {

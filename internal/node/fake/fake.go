@@ -59,9 +59,10 @@ type link struct {
 }
 
 type program struct {
-	id      uint32
-	chain   string
-	counter *counter // held by the program, pinned or not
+	id       uint32
+	chain    string
+	segments int
+	counter  *counter // held by the program, pinned or not
 }
 
 type counter struct {
@@ -138,7 +139,7 @@ func (k *Kernel) Attached() ([]host.Attached, error) {
 	for t, state := range k.targets {
 		a := host.Attached{Target: t}
 		if l := state.link; l != nil && k.runs(t, l) {
-			a.ID, a.Mode, a.ProgramID, a.LinkID = l.program.chain, l.mode, l.program.id, l.id
+			a.ID, a.Mode, a.ProgramID, a.LinkID, a.Segments = l.program.chain, l.mode, l.program.id, l.id, l.program.segments
 		}
 		list = append(list, a)
 	}
@@ -206,7 +207,7 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 	if err := k.refused(c); err != nil {
 		return fail(fmt.Errorf("load: %w", err))
 	}
-	p := &program{chain: c.ID, counter: adopted}
+	p := &program{chain: c.ID, segments: len(c.Specs()), counter: adopted}
 	k.mu.Lock()
 	p.id = k.newID()
 	k.mu.Unlock()
