@@ -103,6 +103,9 @@ type Linked struct {
 	Proceed []l3af.Verdict
 	Segment int    // from 1; 0 for a probe
 	Why     string // why it is not inlined; "" when it is
+	// Whole: XDP, and it knows packets in one piece only: its section is not
+	// xdp.frags. One such program makes the whole chain so.
+	Whole bool
 }
 
 // The ways a program is linked into its chain.

@@ -120,7 +120,8 @@ func (c *composition) link() (*Chain, error) {
 	linked := make([]Linked, len(c.parts))
 	for number, s := range c.segments {
 		for i := s.from; i < s.to; i++ {
-			linked[i] = Linked{Name: c.parts[i].Name, Linkage: Inlined, Proceed: c.parts[i].Proceed, Segment: number + 1, Why: s.why[i-s.from]}
+			linked[i] = Linked{Name: c.parts[i].Name, Linkage: Inlined, Proceed: c.parts[i].Proceed, Segment: number + 1, Why: s.why[i-s.from],
+				Whole: c.kind == l3af.XDP && c.parts[i].program.Flags&flagXDPHasFrags == 0}
 			if linked[i].Why != "" {
 				linked[i].Linkage = Called
 			}

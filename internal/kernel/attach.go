@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"l3af"
 	"l3af/internal/chain"
@@ -113,12 +114,16 @@ func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, e
 		err = k.attachProbe(t, load.Chain.Attach, progs.list[0])
 	} else {
 		res, err = k.attachHook(t, dev, mode, progs.list[0])
+		err = explainRange(load.Chain, err)
 	}
 	if err != nil {
 		return res, err
 	}
 	if t.Probe == "" && progs.chain != load.Chain {
 		res.Chain = progs.chain
+	}
+	if strings.Contains(res.Note, tooLarge) {
+		res.Note += explainFrags(load.Chain)
 	}
 	// The chain runs: what fails now, recover tries again.
 	if err := k.takePlaces(t, load.Chain.ID); err != nil {
