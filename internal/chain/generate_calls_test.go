@@ -271,6 +271,18 @@ func (b *body) offset() {
 }
 
 func (b *body) call() {
+	if b.entry && b.spec.Maps[leaves] != nil && b.r.IntN(2) == 0 {
+		b.add(asm.Mov.Imm(asm.R3, int32(b.r.IntN(2))))
+		if b.r.IntN(2) == 0 {
+			b.add(asm.Mov.Reg(asm.R3, b.number()))
+		}
+		b.have &^= scratch
+		b.add(asm.LoadMapPtr(asm.R2, 0).WithReference(leaves))
+		b.arg1()
+		b.add(asm.FnTailCall.Call())
+		b.have &^= scratch
+		return
+	}
 	if len(b.subs) == 0 {
 		b.fork()
 		return

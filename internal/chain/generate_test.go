@@ -17,7 +17,7 @@ import (
 // handed from program to program by hand gets anew each time.
 type budget struct {
 	maps, moves int
-	deep        bool // programs use up to 504 bytes of stack, and no subprograms
+	deep        bool // the program uses up to 512 bytes of stack, and no subprograms
 }
 
 // generator writes one random program that the verifier should accept. What it
@@ -36,6 +36,10 @@ type generator struct {
 	labels   int
 	sources  []string // names of the maps
 }
+
+// leaves is the array that tail calls of random programs go by: its first
+// entry holds a program, its second none.
+const leaves = "leaves"
 
 // sub is a function that the program may call with (ctx, number, number[, 8 bytes of stack]).
 type sub struct {
@@ -65,6 +69,10 @@ func randomProgram(r *rand.Rand, kind l3af.HookKind, name string, proceed []l3af
 	g.spec = &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}, Programs: map[string]*ebpf.ProgramSpec{}}
 	if r.IntN(2) == 0 {
 		g.addMaps()
+	}
+	if r.IntN(8) == 0 && room.maps > 0 {
+		room.maps--
+		g.spec.Maps[leaves] = &ebpf.MapSpec{Name: leaves, Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2}
 	}
 	var fns []asm.Instructions
 	if !room.deep {
@@ -164,7 +172,7 @@ func (g *generator) function(s *sub, global bool) asm.Instructions {
 	if s == nil {
 		depth = 240
 		if g.room.deep {
-			depth = 504
+			depth = []int{496, 504, 512}[g.r.IntN(3)]
 		}
 	} else {
 		name, b.budget = s.name, 3+g.r.IntN(8)
@@ -408,7 +416,8 @@ func randomMembers(r *rand.Rand, kind l3af.HookKind) []Member {
 	case 1, 2:
 		n = 1 + r.IntN(15)
 	}
-	room := &budget{maps: 40, moves: 9, deep: r.IntN(3) == 0}
+	room := &budget{maps: 90, moves: 9}
+	deep := r.IntN(3) == 0
 	all := kind.Verdicts()
 	var members []Member
 	for i := range n {
@@ -426,6 +435,7 @@ func randomMembers(r *rand.Rand, kind l3af.HookKind) []Member {
 			for _, j := range r.Perm(len(all))[:1+r.IntN(4)] {
 				proceed = append(proceed, all[j])
 			}
+			room.deep = deep && r.IntN(2) == 0
 			m = randomProgram(r, kind, "", proceed, room)
 			m.Proceed = proceed
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"l3af"
@@ -107,10 +108,14 @@ type trial struct {
 	members []Member
 	packets []packet
 	options Options
+	links   uint64 // seed of how the members are linked; 0: as is best
 }
 
 func randomTrial(r *rand.Rand, kind l3af.HookKind) *trial {
 	tr := &trial{kind: kind, members: randomMembers(r, kind), options: Options{NoCounters: r.IntN(8) == 0}}
+	if r.IntN(3) == 0 {
+		tr.links = r.Uint64()
+	}
 	for range 60 {
 		p := randomPacket(r, kind)
 		p.meta = min(p.meta, 8)
@@ -177,6 +182,14 @@ func (tr *trial) run(seen *tally) error {
 	if err != nil {
 		return err
 	}
+	if tr.links != 0 {
+		id := c.ID
+		if c, err = c.made.compose(randomPlan(rand.New(rand.NewPCG(tr.links, 0)), c.made.plan)); err != nil {
+			return fmt.Errorf("linked otherwise: %w", err)
+		} else if c.ID != id {
+			return fmt.Errorf("linked otherwise the chain %s has the ID %s", id, c.ID)
+		}
+	}
 	fused, err := bind(c)
 	if err != nil {
 		if limited(err) {
@@ -191,6 +204,15 @@ func (tr *trial) run(seen *tally) error {
 			return fmt.Errorf("%s does not load alone any more: %w", m.Name, err)
 		}
 		defer single[i].Close()
+	}
+	for i, m := range tr.members {
+		if m.Spec.Maps[leaves] == nil {
+			continue
+		}
+		at := ref(m.Name, leaves)
+		if err := errors.Join(plant(tr.kind, single[i].maps[at], true), plant(tr.kind, fused.maps[at], false)); err != nil {
+			return fmt.Errorf("fill %s: %w", at, err)
+		}
 	}
 	model := make([]Count, len(tr.members))
 	for i, m := range tr.members {
@@ -221,6 +243,9 @@ func (tr *trial) run(seen *tally) error {
 	}
 	for i, m := range tr.members {
 		for name, one := range single[i].maps {
+			if one.Type() == ebpf.ProgramArray {
+				continue
+			}
 			got, err := entriesOf(fused.maps[name])
 			want, err2 := entriesOf(one)
 			if err := errors.Join(err, err2); err != nil {
@@ -240,6 +265,33 @@ func (tr *trial) run(seen *tally) error {
 		return fmt.Errorf("counts differ\ngot  %v\nwant %v", got, model)
 	}
 	return nil
+}
+
+// plant gives an array of programs its leaf, which returns 1 or 2 by a field of
+// the context. alone is for callers that [alone] loads.
+func plant(kind l3af.HookKind, m *ebpf.Map, alone bool) error {
+	if m == nil {
+		return nil // the program refers to it nowhere
+	}
+	spec := &ebpf.ProgramSpec{Name: "leaf", Type: ebpf.SchedCLS, AttachType: ebpf.AttachTCXIngress, License: "GPL", Instructions: asm.Instructions{
+		asm.LoadMem(asm.R0, asm.R1, 8, asm.Word),
+		asm.And.Imm(asm.R0, 1),
+		asm.Add.Imm(asm.R0, 1),
+		asm.Return(),
+	}}
+	if kind == l3af.XDP {
+		spec.Type, spec.AttachType = ebpf.XDP, ebpf.AttachXDP
+		spec.Instructions[0].Offset = 12
+		if alone {
+			spec.AttachType = ebpf.AttachNone
+		}
+	}
+	leaf, err := ebpf.NewProgram(spec)
+	if err != nil {
+		return err
+	}
+	defer leaf.Close()
+	return m.Put(uint32(0), leaf)
 }
 
 // minimise drops members and packets as long as the trial fails.
@@ -291,7 +343,10 @@ func (tr *trial) listing() string {
 		shown[m.Spec] = m.Name
 		fmt.Fprintln(&s, m.Spec.Programs[m.Entry].Instructions)
 	}
-	if c, err := ComposeWith(tr.kind, tr.members, tr.options); err == nil && len(c.Program.Instructions) < 500 {
+	if tr.links != 0 {
+		fmt.Fprintf(&s, "linked by %d\n", tr.links)
+	}
+	if c, err := ComposeWith(tr.kind, tr.members, tr.options); err == nil && tr.links == 0 && len(c.Program.Instructions) < 500 {
 		fmt.Fprintf(&s, "composed:\n%v", c.Program.Instructions)
 	}
 	return s.String()
