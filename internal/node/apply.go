@@ -223,7 +223,7 @@ func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 			m := s.want.made
 			err, ok := tried[m]
 			if !ok {
-				err = n.kernel.TestLoad(host.Load{Target: s.target, Mode: m.mode(), Chain: m.full, Contents: m.contents})
+				err = n.kernel.TestLoad(host.Load{Target: s.target, Mode: m.mode(), Chain: m.full, Contents: m.contents, Reset: m.reset})
 				tried[m] = err
 			}
 			step.To, step.Error = m.id, text(err)

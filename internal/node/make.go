@@ -22,6 +22,9 @@ type made struct {
 	id       string
 	light    *chain.Chain // all but the program and the types
 	contents []host.Contents
+	own      []host.Contents // as the document says it here
+	users    []user          // of package instances
+	reset    []string        // members whose maps start anew when their shape changes
 	// full is what is loaded. It is dropped when all that was to be loaded is.
 	full *chain.Chain
 }
@@ -75,6 +78,7 @@ func build(s *l3af.State, open opener) []*made {
 	for i := range s.Probes {
 		all = append(all, (&made{path: fmt.Sprintf("probes[%d]", i), probe: &s.Probes[i]}).build(open))
 	}
+	share(all)
 	return all
 }
 
@@ -98,7 +102,7 @@ func (m *made) build(open opener) *made {
 
 func (m *made) buildChain(open opener) (mistakes []l3af.Mistake, err error) {
 	members := make([]chain.Member, 0, len(m.chain.Programs))
-	m.contents = nil
+	m.own = nil
 	for j := range m.chain.Programs {
 		p, path := &m.chain.Programs[j], fmt.Sprintf("%s.programs[%d]", m.path, j)
 		pkg, err := open(p.Package)
@@ -110,7 +114,7 @@ func (m *made) buildChain(open opener) (mistakes []l3af.Mistake, err error) {
 		mistakes = append(mistakes, wrong...)
 		if bound != nil && len(wrong) == 0 {
 			members = append(members, bound.Member)
-			m.contents = append(m.contents, bound.Contents...)
+			m.takes(p.Settings, path, pkg, bound)
 		}
 	}
 	if len(mistakes) > 0 {
@@ -129,9 +133,22 @@ func (m *made) buildProbe(open opener) (mistakes []l3af.Mistake, err error) {
 	if len(mistakes) > 0 {
 		return mistakes, nil
 	}
-	m.contents = bound.Contents
+	m.takes(m.probe.Settings, m.path, pkg, bound)
 	m.full, err = chain.Single(bound.Attach, bound.Member)
 	return m.refused(err), err
+}
+
+// takes keeps what is wanted of the maps of a program.
+func (m *made) takes(s l3af.Settings, path string, pkg *artifact.Package, bound *bind.Bound) {
+	name := bound.Member.Name
+	m.own = append(m.own, bound.Contents...)
+	m.contents = m.own
+	if s.Instance != "" {
+		m.users = append(m.users, user{member: name, path: path, instance: s.Instance, digest: pkg.Digest})
+	}
+	if s.OnMapChange == l3af.ResetMapChange {
+		m.reset = append(m.reset, name)
+	}
 }
 
 // refused makes mistakes of the document of what the composer refuses.
@@ -179,6 +196,7 @@ func (n *Node) mend() {
 	}
 	if changed {
 		n.view.Lock()
+		share(mended)
 		n.made = mended
 		n.view.Unlock()
 	}

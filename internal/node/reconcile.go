@@ -115,7 +115,7 @@ func (r *round) attach(s *step) {
 	if err == nil {
 		// The step is not cut short with the round: it ends by itself.
 		result, err = n.kernel.Attach(context.WithoutCancel(r.ctx), host.Load{
-			Target: s.target, Mode: w.made.mode(), Chain: full, Contents: w.made.contents,
+			Target: s.target, Mode: w.made.mode(), Chain: full, Contents: w.made.contents, Reset: w.made.reset,
 		})
 	}
 	if err != nil {

@@ -27,7 +27,7 @@ func States() []State {
 		}
 		return path
 	}
-	tiny, other := abs("tiny.bpf.o"), abs("other.bpf.o")
+	tiny, other, bigger := abs("tiny.bpf.o"), abs("other.bpf.o"), abs("bigger.bpf.o")
 	a := l3af.Program{Name: "a", Package: tiny, Entry: "tiny"}
 	b := l3af.Program{Name: "b", Package: other, Entry: "other"}
 	with := func(p l3af.Program, f func(*l3af.Program)) l3af.Program {
@@ -46,6 +46,10 @@ func States() []State {
 		})
 	}
 	proceed := with(a, func(p *l3af.Program) { p.Proceed = []l3af.Verdict{l3af.Pass, l3af.Drop} })
+	// c is upgraded in place to a version with another map.
+	c := with(a, func(p *l3af.Program) { p.Name, p.OnMapChange = "c", l3af.ResetMapChange })
+	upgraded := with(c, func(p *l3af.Program) { p.Package = bigger })
+	in1 := func(p l3af.Program) l3af.Program { return with(p, func(p *l3af.Program) { p.Instance = "one" }) }
 	tc := func(p l3af.Program) l3af.Program {
 		p.Entry += "_tc"
 		return p
@@ -68,6 +72,10 @@ func States() []State {
 		s.Probes = []l3af.Probe{{Name: "p", Package: tiny, Entry: "tiny_probe"}}
 		return s
 	}
+	inProbe := func(pkg string, s *l3af.State) *l3af.State {
+		s.Probes = []l3af.Probe{{Name: "p", Package: pkg, Entry: "tiny_probe", Settings: in1(c).Settings}}
+		return s
+	}
 	v0 := []string{"xdp/v0"}
 	return []State{
 		{Name: "empty", State: of()},
@@ -87,6 +95,13 @@ func States() []State {
 		{Name: "generic", State: of(mode(l3af.Generic, at("v0", l3af.XDP, a, b))), Running: v0},
 		{Name: "native", State: of(mode(l3af.Native, at("v0", l3af.XDP, a, b))), Running: v0},
 		{Name: "probe", State: probe(of(at("v0", l3af.XDP, b))), Running: []string{"xdp/v0", "probe/p"}},
+		{Name: "version", State: of(at("v0", l3af.XDP, c, b)), Running: v0},
+		{Name: "upgraded", State: of(at("v0", l3af.XDP, upgraded, b)), Running: v0},
+		{Name: "instance", State: inProbe(tiny, of(at("v0", l3af.XDP, in1(c), b), at("w0", l3af.TCIngress, in1(tc(c))))),
+			Running: []string{"xdp/v0", "tc-ingress/w0", "probe/p"}},
+		{Name: "instance upgraded", State: inProbe(bigger, of(at("v0", l3af.XDP, in1(upgraded), b), at("w0", l3af.TCIngress, in1(tc(upgraded))))),
+			Running: []string{"xdp/v0", "tc-ingress/w0", "probe/p"}},
+		{Name: "instance left", State: of(at("v0", l3af.XDP, c, b), at("w0", l3af.TCIngress, in1(tc(c)))), Running: []string{"xdp/v0", "tc-ingress/w0"}},
 		{Name: "waiting", State: of(at("nope", l3af.XDP, a), at("v0", l3af.XDP, b), at("z*", l3af.TCEgress, tc(b)), in("nowhere", at("v0", l3af.XDP, a))),
 			Running: v0, Waiting: []string{"xdp/nope", "tc-egress/z*", "xdp/nowhere:v0"}},
 		{Name: "all", State: probe(of(at("v0", l3af.XDP, table(2), b), at("v0", l3af.TCIngress, tc(a)), in("blue", at("v*", l3af.TCEgress, tc(b), tc(a))), at("w?", l3af.XDP, fixed))),

@@ -36,6 +36,7 @@ type Kernel struct {
 	id       uint32 // the last id given: of programs, maps, links and interfaces
 	netns    map[string]map[string]int
 	targets  map[host.Target]*target
+	shared   map[string]*table // of instances
 	watchers map[int]watcher
 }
 
@@ -48,6 +49,9 @@ type target struct {
 	link     *link
 	maps     map[string]*table
 	counters map[string]*counter
+	uses     map[string]bool // names of shared maps
+	// aside are the maps that start anew when the chain aside.id runs.
+	aside map[string]map[string]*table
 }
 
 type link struct {
@@ -71,13 +75,14 @@ type counter struct {
 }
 
 type table struct {
+	shape   string
 	entries map[string]string
 	patches map[int]string
 }
 
 // New is a machine with lo and no other namespace.
 func New() *Kernel {
-	k := &Kernel{netns: map[string]map[string]int{"": {}}, targets: map[host.Target]*target{}, watchers: map[int]watcher{}}
+	k := &Kernel{netns: map[string]map[string]int{"": {}}, targets: map[host.Target]*target{}, watchers: map[int]watcher{}, shared: map[string]*table{}}
 	k.AddInterface("", "lo")
 	return k
 }
@@ -154,14 +159,14 @@ func (k *Kernel) runs(t host.Target, l *link) bool {
 
 func (k *Kernel) target(t host.Target) *target {
 	if k.targets[t] == nil {
-		k.targets[t] = &target{maps: map[string]*table{}, counters: map[string]*counter{}}
+		k.targets[t] = &target{maps: map[string]*table{}, counters: map[string]*counter{}, uses: map[string]bool{}, aside: map[string]map[string]*table{}}
 	}
 	return k.targets[t]
 }
 
 // gone removes a target of which nothing is left.
 func (k *Kernel) gone(t host.Target) {
-	if s := k.targets[t]; s != nil && s.link == nil && len(s.maps) == 0 && len(s.counters) == 0 {
+	if s := k.targets[t]; s != nil && s.link == nil && len(s.maps) == 0 && len(s.counters) == 0 && len(s.uses) == 0 && len(s.aside) == 0 {
 		delete(k.targets, t)
 	}
 }
@@ -185,6 +190,7 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 	if err != nil {
 		return fail(err)
 	}
+	k.recover(t)
 	// Pins of an attach that fails may be left.
 	var adopted *counter
 	for _, m := range c.Maps {
@@ -201,7 +207,9 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 				})
 			}
 		case m.Pinned:
-			k.pinMap(t, m)
+			if err := k.pinMap(load, m); err != nil {
+				return fail(err)
+			}
 		}
 	}
 	if err := k.refused(c); err != nil {
@@ -211,14 +219,16 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 	k.mu.Lock()
 	p.id = k.newID()
 	k.mu.Unlock()
-	if _, err := k.write(t, load.Contents); err != nil {
+	if _, err := k.write(t, c.ID, load.Contents); err != nil {
 		return fail(err)
 	}
 	result, err := k.mode(load)
 	if err != nil {
 		return fail(err)
 	}
-	return result, k.switchTo(t, p, index, result.Mode)
+	err = k.switchTo(t, p, index, result.Mode)
+	k.recover(t)
+	return result, err
 }
 
 // switchTo makes the target run a program: one step, unless the XDP mode is
@@ -316,22 +326,121 @@ func newCounter(id uint32, c *chain.Chain) *counter {
 
 func mapName(member, name string) string { return member + "/" + name }
 
-func (k *Kernel) pinMap(t host.Target, m chain.Map) {
-	name := mapName(m.Member, m.Name)
+// nameOf is the name of a map, and whether it is shared.
+func nameOf(m chain.Map) (string, bool) {
+	if m.Instance != "" {
+		return "@" + mapName(m.Instance, m.Name), true
+	}
+	return mapName(m.Member, m.Name), false
+}
+
+// place is where a map is pinned. k.mu is held.
+func (k *Kernel) place(t host.Target, name string) map[string]*table {
+	if strings.HasPrefix(name, "@") {
+		return k.shared
+	}
+	return k.target(t).maps
+}
+
+// pinMap makes a map, or adopts the one that is there. One of another shape is
+// refused, or a new one waits aside for the switch.
+func (k *Kernel) pinMap(load host.Load, m chain.Map) error {
+	t := load.Target
+	name, shared := nameOf(m)
+	shape := fmt.Sprintf("%d %d %d", m.Spec.KeySize, m.Spec.ValueSize, m.Spec.MaxEntries)
 	k.mu.Lock()
-	old := k.target(t).maps[name]
+	used := k.target(t).uses[name]
+	old := k.place(t, name)[name]
+	k.gone(t)
 	k.mu.Unlock()
-	if old != nil {
+	if shared && !used {
+		k.change("use map "+name, func() { k.target(t).uses[name] = true })
+	}
+	fresh := &table{shape: shape, entries: map[string]string{}, patches: map[int]string{}}
+	switch {
+	case old == nil:
+		k.change("pin map "+name, func() { k.place(t, name)[name] = fresh })
+	case old.shape != shape && !slices.Contains(load.Reset, m.Member):
+		return fmt.Errorf("map %s: the pinned map has another shape", name)
+	case old.shape != shape:
+		k.change("pin map "+name+" aside", func() {
+			s := k.target(t)
+			if s.aside[load.Chain.ID] == nil {
+				s.aside[load.Chain.ID] = map[string]*table{}
+			}
+			s.aside[load.Chain.ID][name] = fresh
+		})
+	}
+	return nil
+}
+
+// recover gives maps that wait aside their places if their chain runs, and
+// removes them if it does not.
+func (k *Kernel) recover(t host.Target) {
+	k.mu.Lock()
+	s := k.targets[t]
+	running := ""
+	if s != nil && s.link != nil && k.runs(t, s.link) {
+		running = s.link.program.chain
+	}
+	var names []string
+	if s != nil {
+		names = slices.Sorted(maps.Keys(s.aside[running]))
+	}
+	none := s == nil || len(s.aside) == 0
+	k.mu.Unlock()
+	if none {
 		return
 	}
-	k.change("pin map "+name, func() {
-		k.target(t).maps[name] = &table{entries: map[string]string{}, patches: map[int]string{}}
+	for _, name := range names {
+		k.change("put map "+name+" in place", func() {
+			k.place(t, name)[name] = s.aside[running][name]
+			delete(s.aside[running], name)
+		})
+	}
+	k.change("remove maps aside", func() {
+		clear(s.aside)
+		k.gone(t)
 	})
 }
 
-func (k *Kernel) write(t host.Target, contents []host.Contents) (changed int, err error) {
+// leave makes the target use no other shared maps than those of keep, and
+// removes what nobody uses.
+func (k *Kernel) leave(t host.Target, keep *chain.Chain) {
+	kept := map[string]bool{}
+	if keep != nil {
+		for _, m := range keep.Maps {
+			name, _ := nameOf(m)
+			kept[name] = true
+		}
+	}
+	k.mu.Lock()
+	var names []string
+	if s := k.targets[t]; s != nil {
+		names = slices.Sorted(maps.Keys(s.uses))
+	}
+	k.mu.Unlock()
+	for _, name := range names {
+		if !kept[name] {
+			// What a crash between the two leaves, a start puts in order.
+			k.change("use map "+name+" no more", func() {
+				delete(k.targets[t].uses, name)
+				k.gone(t)
+				for _, s := range k.targets {
+					if s.uses[name] {
+						return
+					}
+				}
+				delete(k.shared, name)
+			})
+		}
+	}
+}
+
+// write writes to the maps of a chain, those that wait for it first.
+func (k *Kernel) write(t host.Target, id string, contents []host.Contents) (changed int, err error) {
 	for _, c := range contents {
-		name := mapName(c.Member, c.Map)
+		name, _ := nameOf(chain.Map{Member: c.Member, Name: c.Map, Instance: c.Instance})
 		want, patches := map[string]string{}, map[int]string{}
 		for _, e := range c.Entries {
 			want[string(e.Key)] = fmt.Sprintf("%x", e.Values)
@@ -340,7 +449,10 @@ func (k *Kernel) write(t host.Target, contents []host.Contents) (changed int, er
 			patches[p.Offset] = string(p.Data)
 		}
 		k.mu.Lock()
-		have := k.target(t).maps[name]
+		have := k.target(t).aside[id][name]
+		if have == nil {
+			have = k.place(t, name)[name]
+		}
 		k.gone(t)
 		k.mu.Unlock()
 		if have == nil {
@@ -395,7 +507,8 @@ func (k *Kernel) Write(t host.Target, c *chain.Chain, contents []host.Contents) 
 	if !running {
 		return 0, fmt.Errorf("chain %s does not run", c.ID)
 	}
-	return k.write(t, contents)
+	k.recover(t)
+	return k.write(t, c.ID, contents)
 }
 
 // Detach implements node.Kernel.
@@ -424,9 +537,11 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 	stays := map[string]bool{}
 	if keep != nil {
 		for _, m := range keep.Maps {
-			stays[mapName(m.Member, m.Name)] = m.Pinned
+			stays[mapName(m.Member, m.Name)] = m.Pinned && m.Instance == ""
 		}
 	}
+	k.recover(t)
+	k.leave(t, keep)
 	k.mu.Lock()
 	s := k.targets[t]
 	if s == nil {

@@ -81,7 +81,7 @@ func (k *Kernel) Reboot() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.boot++
-	k.targets = map[host.Target]*target{}
+	k.targets, k.shared = map[host.Target]*target{}, map[string]*table{}
 }
 
 // Traffic runs n packets through every program that is attached, and calls
@@ -134,6 +134,17 @@ func (k *Kernel) Left() []string {
 		for id := range s.counters {
 			left = append(left, fmt.Sprintf("%s counters %s", t, id))
 		}
+	}
+	for t, s := range k.targets {
+		for name := range s.uses {
+			left = append(left, fmt.Sprintf("%s uses map %s", t, name))
+		}
+		for id := range s.aside {
+			left = append(left, fmt.Sprintf("%s maps aside for %s", t, id))
+		}
+	}
+	for name := range k.shared {
+		left = append(left, "map "+name)
 	}
 	slices.Sort(left)
 	return left
