@@ -183,11 +183,19 @@ func printChain(w io.Writer, c *shownChain, rates, wide bool) error {
 	if c.ModeNote != "" {
 		fmt.Fprintln(w, "  note: "+strings.TrimSpace(c.ModeNote))
 	}
+	for _, p := range c.Programs {
+		if p.Why != "" {
+			fmt.Fprintf(w, "  note: %s is %s: %s\n", p.Name, p.Linkage, p.Why)
+		}
+	}
 	if c.Error != "" {
 		fmt.Fprintln(w, "  error: "+strings.ReplaceAll(strings.TrimSpace(c.Error), "\n", "\n    "))
 	}
 	columns := []string{"", "PROGRAM", "LINKAGE", "RUNS"}
 	numbers := []int{0, 3}
+	if c.Segments > 1 {
+		columns, numbers = []string{"", "PROGRAM", "LINKAGE", "SEGMENT", "RUNS"}, []int{0, 3, 4}
+	}
 	if rates {
 		numbers = append(numbers, len(columns))
 		columns = append(columns, "PER SECOND")
@@ -198,7 +206,11 @@ func printChain(w io.Writer, c *shownChain, rates, wide bool) error {
 	}
 	t := newTable(columns...).numbers(numbers...)
 	for i, p := range c.Programs {
-		row := []string{fmt.Sprintf("  %d", i+1), p.Name, dash(p.Linkage), fmt.Sprint(p.Packets)}
+		row := []string{fmt.Sprintf("  %d", i+1), p.Name, dash(p.Linkage)}
+		if c.Segments > 1 {
+			row = append(row, number(p.Segment))
+		}
+		row = append(row, fmt.Sprint(p.Packets))
 		if rates {
 			row = append(row, perSecond(p.Rate))
 		}

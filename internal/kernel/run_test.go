@@ -185,3 +185,44 @@ func TestRunChangesPackets(t *testing.T) {
 		t.Errorf("got %+v, want %x", ran.Packets[0], want)
 	}
 }
+
+// Whose verdict it is is known across segments, and each gives its machine
+// code.
+func TestRunSegments(t *testing.T) {
+	testenv.Clean(t)
+	k := open(t)
+	target := hook(l3af.XDP, "", "lo")
+	passes := slices.Repeat([]int32{xdpPass}, 40)
+	load := host.Load{Target: target, Chain: gate(t, l3af.XDP, passes...)}
+	if len(load.Chain.Rest) == 0 {
+		t.Fatal("40 programs are one segment")
+	}
+	deciders := map[uint16]int{1: 0, 2: 14, 3: 39}
+	for port, i := range deciders {
+		load.Contents = append(load.Contents, deny(load.Chain.Programs[i].Name, port))
+	}
+	ran, err := k.Run(t.Context(), load, host.Run{Packets: [][]byte{udp(1), udp(2), udp(3), udp(4)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range ran.Packets {
+		want, code := deciders[uint16(i+1)], int32(xdpDrop)
+		if i == 3 {
+			want, code = 39, xdpPass
+		}
+		if p.Err != nil || p.Program != want || p.Code != code {
+			t.Errorf("packet %d: %+v, want %d by program %d", i, p, code, want)
+		}
+	}
+	if ran.Counts[39].Packets != 2 {
+		t.Errorf("the last program counted %+v", ran.Counts[39])
+	}
+	attach(t, k, load)
+	list, err := k.Jited(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := list[len(list)-1].Segment; last != 1+len(load.Chain.Rest) {
+		t.Errorf("machine code of %d segments, want %d", last, 1+len(load.Chain.Rest))
+	}
+}
