@@ -21,7 +21,7 @@ import (
 // Every test program, alone in a chain and as a pair, passes the verifier.
 func TestEveryProgramLoads(t *testing.T) {
 	testenv.Clean(t)
-	refused := map[string]bool{"devmap": true, "configured": true}
+	refused := map[string]bool{"devmap": true}
 	for _, kind := range l3af.HookKinds() {
 		spec := object(t, objectOf(kind))
 		set(t, spec, "verdicts", [8]int32{2, 2, 2, 2, 0, 0, 1, 1})
@@ -143,17 +143,19 @@ func TestRefused(t *testing.T) {
 		"proceeds twice on tx":                             {l3af.XDP, []Member{{Name: "x", Spec: xdp, Entry: "bybyte", Proceed: []l3af.Verdict{"tx", "tx"}}}},
 		"counters of 683 programs take 32784 bytes":        {l3af.XDP, crowd},
 		"bound to one device":                              {l3af.XDP, changed(func(p *ebpf.ProgramSpec) { p.Ifindex = 1 })},
-		"program flags 0x10":                               {l3af.XDP, changed(func(p *ebpf.ProgramSpec) { p.Flags = 1 << 4 })},
-		"has no instructions":                              {l3af.XDP, code()},
-		"writes the frame pointer":                         {l3af.XDP, code(asm.Add.Imm(asm.R10, 8), asm.Return())},
-		"runs past its end":                                {l3af.XDP, code(asm.Mov.Imm(asm.R0, 2))},
-		"leads to no instruction":                          {l3af.XDP, code(asm.Instruction{OpCode: asm.OpCode(asm.JumpClass), Offset: -2}, asm.Return())},
-		"instruction 0 leads to no instruction":            {l3af.XDP, code(asm.Instruction{OpCode: asm.OpCode(asm.JumpClass), Offset: 1}, asm.LoadImm(asm.R0, 1, asm.DWord), asm.Return())},
-		"jumps out of its function":                        {l3af.XDP, code(asm.Ja.Label("f"), asm.Ja.Label("main"), asm.Call.Label("f"), asm.Return(), asm.Return().WithSymbol("f"))},
-		"refers to gone, which the object does not":        {l3af.XDP, code(asm.Call.Label("gone"), asm.Return())},
-		"calls itself":                                     {l3af.XDP, code(asm.Call.Label("x").WithSymbol("x"), asm.Return())},
-		`has no map "gone"`:                                {l3af.XDP, code(asm.LoadMapPtr(asm.R1, 0).WithReference("gone"), asm.Return())},
-		"has the symbol x twice":                           {l3af.XDP, code(asm.Return().WithSymbol("x"), asm.Return().WithSymbol("x"))},
+		"bpf_xdp_metadata_rx_hash), which the kernel allows only programs that are bound to one device": {l3af.XDP, code(
+			asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall, Constant: -1}.WithReference("bpf_xdp_metadata_rx_hash"), asm.Return())},
+		"program flags 0x10":                        {l3af.XDP, changed(func(p *ebpf.ProgramSpec) { p.Flags = 1 << 4 })},
+		"has no instructions":                       {l3af.XDP, code()},
+		"writes the frame pointer":                  {l3af.XDP, code(asm.Add.Imm(asm.R10, 8), asm.Return())},
+		"runs past its end":                         {l3af.XDP, code(asm.Mov.Imm(asm.R0, 2))},
+		"leads to no instruction":                   {l3af.XDP, code(asm.Instruction{OpCode: asm.OpCode(asm.JumpClass), Offset: -2}, asm.Return())},
+		"instruction 0 leads to no instruction":     {l3af.XDP, code(asm.Instruction{OpCode: asm.OpCode(asm.JumpClass), Offset: 1}, asm.LoadImm(asm.R0, 1, asm.DWord), asm.Return())},
+		"jumps out of its function":                 {l3af.XDP, code(asm.Ja.Label("f"), asm.Ja.Label("main"), asm.Call.Label("f"), asm.Return(), asm.Return().WithSymbol("f"))},
+		"refers to gone, which the object does not": {l3af.XDP, code(asm.Call.Label("gone"), asm.Return())},
+		"calls itself":                              {l3af.XDP, code(asm.Call.Label("x").WithSymbol("x"), asm.Return())},
+		`has no map "gone"`:                         {l3af.XDP, code(asm.LoadMapPtr(asm.R1, 0).WithReference("gone"), asm.Return())},
+		"has the symbol x twice":                    {l3af.XDP, code(asm.Return().WithSymbol("x"), asm.Return().WithSymbol("x"))},
 	} {
 		_, err := Compose(c.kind, c.members)
 		var refused *RefusedError

@@ -83,7 +83,7 @@ func take(m Member) (*part, error) {
 		return nil, refuse(m.Name, "the object is %v, this machine is not", bo)
 	}
 	if p.program.Ifindex != 0 || p.program.Flags&flagXDPDevBoundOnly != 0 {
-		return nil, refuse(m.Name, "the program is bound to one device")
+		return nil, refuse(m.Name, "the program is bound to one device: the kernel would run it nowhere else, nor any program that is fused with it")
 	}
 	if p.program.AttachTarget != nil {
 		return nil, refuse(m.Name, "the program replaces or traces another program")
@@ -177,7 +177,11 @@ func (p *part) forHook(kind l3af.HookKind) error {
 func (p *part) spliceable() error {
 	for _, f := range p.funcs {
 		for _, ins := range f.ins {
-			if ins.IsKfuncCall() && ins.Reference() == "bpf_throw" {
+			switch kfunc := ins.Reference(); {
+			case !ins.IsKfuncCall():
+			case strings.HasPrefix(kfunc, "bpf_xdp_metadata_"):
+				return refuse(p.Name, "%s asks the device about the packet (%s), which the kernel allows only programs that are bound to one device", f.name, kfunc)
+			case kfunc == "bpf_throw":
 				return refuse(p.Name, "%s throws an exception, which would skip the rest of the chain", f.name)
 			}
 		}

@@ -23,12 +23,17 @@ import (
 // Section is the name of the data section that holds the variables.
 const Section = ".kconfig"
 
+const maxSize = 1 << 16
+
 // Resolve gives the contents of a .kconfig section on the running kernel: the
 // options CONFIG_* from /boot/config-RELEASE or /proc/config.gz, which need not
 // be there if the section has none, LINUX_KERNEL_VERSION and
 // LINUX_HAS_SYSCALL_WRAPPER. An option that is off or unknown to the kernel is
 // an error, but for booleans and tristates, where it is n.
 func Resolve(section *btf.Datasec) ([]byte, error) {
+	if section.Size > maxSize {
+		return nil, fmt.Errorf("the section .kconfig is damaged: it has %d bytes", section.Size)
+	}
 	data := make([]byte, section.Size)
 	options := map[string]string(nil)
 	for _, info := range section.Vars {
