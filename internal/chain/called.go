@@ -23,6 +23,9 @@ func needsOf(p *part) (needs, error) {
 	n := needs{frame: depth(p.funcs[0]), tailCall: -1}
 	for _, f := range p.funcs {
 		for i, ins := range f.ins {
+			if ins.Dst > asm.R10 || ins.Src > asm.R10 {
+				return n, refuse(p.Name, "%s uses a register that is not there", f.name)
+			}
 			n.instructions += int(ins.Width())
 			switch mode := ins.OpCode.Mode(); {
 			case tailCalls(ins):

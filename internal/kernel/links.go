@@ -51,11 +51,9 @@ func openLink(path string) (link.Link, *link.Info, error) {
 // interface was renamed or moved. The thread is in the hook's namespace.
 func (k *Kernel) openRunning(path string, t host.Target, dev *device) (*pinned, error) {
 	l, info, err := openLink(path)
-	// A pin of another kind gives an error without a number, a directory
-	// EACCES; others, such as EMFILE, say nothing about the link.
-	if number := syscall.Errno(0); errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
-	} else if err != nil && (!errors.As(err, &number) || number == unix.EACCES) {
+	} else if otherKind(err) {
 		k.log.Debug("not a link", "path", path, "error", err)
 		return nil, nil
 	} else if err != nil {
@@ -68,6 +66,14 @@ func (k *Kernel) openRunning(path string, t host.Target, dev *device) (*pinned, 
 		return nil, err
 	}
 	return p, nil
+}
+
+// otherKind says whether opening a pin failed since it is one of another kind.
+// That gives an error without a number, a directory EACCES; others, such as
+// EMFILE, say nothing about the pin.
+func otherKind(err error) bool {
+	number := syscall.Errno(0)
+	return err != nil && (!errors.As(err, &number) || number == unix.EACCES)
 }
 
 // runsAt asks the hook or event itself whether the link runs there: an

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -79,6 +80,8 @@ func (k *Kernel) tidySegments(t host.Target) error {
 			kept = append(kept, path)
 		case err == nil, errors.Is(err, fs.ErrNotExist):
 			unused = append(unused, path)
+		case otherKind(err): // no map: not ours
+			k.log.Debug("not a map", "path", path, "error", err)
 		default:
 			return fmt.Errorf("look for segments in use: %w", err)
 		}
@@ -93,12 +96,7 @@ func (k *Kernel) tidySegments(t host.Target) error {
 	}
 	for _, path := range kept {
 		id, _ := unescape(filepath.Base(path))
-		for i := range id {
-			if id[i] == '-' {
-				id = id[:i]
-				break
-			}
-		}
+		id, _, _ = strings.Cut(id, "-")
 		first := k.segmentsPath(t, id, 0)
 		if _, err := os.Lstat(first); !errors.Is(err, fs.ErrNotExist) {
 			continue // it is there already, or another still is
@@ -120,7 +118,7 @@ func (k *Kernel) usedMaps() (map[ebpf.MapID]bool, error) {
 	for _, t := range k.targets() {
 		for _, name := range []string{linkPin, newLinkPin} {
 			l, info, err := openLink(filepath.Join(k.path(t), name))
-			if errors.Is(err, fs.ErrNotExist) {
+			if errors.Is(err, fs.ErrNotExist) || otherKind(err) {
 				continue
 			} else if err != nil {
 				return nil, fmt.Errorf("%s: %w", t, err)
