@@ -113,7 +113,7 @@ func (b *body) base(at int16, not ...asm.Register) (asm.Register, int16) {
 		return asm.R10, at
 	}
 	b.have &^= set1(p)
-	switch n := b.r.IntN(5); {
+	switch n := b.r.IntN(7); {
 	case n == 0:
 		b.add(asm.Mov.Reg(p, asm.R10), asm.Add.Imm(p, int32(at)))
 		return p, 0
@@ -128,6 +128,21 @@ func (b *body) base(at int16, not ...asm.Register) (asm.Register, int16) {
 	case n == 3:
 		b.add(asm.Mov.Reg(p, asm.R10), asm.Add.Imm(p, int32(at)-8), asm.Add.Imm(p, 16))
 		return p, -8
+	case n == 4: // the addition is jumped to
+		if x, ok := b.pick(b.have &^ set1(p)); ok {
+			l := b.label()
+			b.add(asm.Mov.Reg(p, asm.R10))
+			b.jump(asm.JSGT.Imm(x, 5, ""), l)
+			b.add(asm.Mov.Reg(p, asm.R10))
+			b.place(l)
+			b.add(asm.Add.Imm(p, int32(at)))
+			return p, 0
+		}
+	case n == 5: // another addition comes between
+		if x, ok := b.pick(b.have &^ b.locked &^ set1(p)); ok {
+			b.add(asm.Mov.Reg(p, asm.R10), asm.Add.Imm(x, 16), asm.Add.Imm(p, int32(at)))
+			return p, 0
+		}
 	}
 	b.add(asm.Mov.Reg(p, asm.R10), asm.Add.Imm(p, 4), asm.Add.Imm(p, int32(at)))
 	return p, -4

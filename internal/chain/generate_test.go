@@ -48,7 +48,8 @@ type sub struct {
 	depth   int // of calls below
 }
 
-// randomProgram makes a member without a proceed set.
+// randomProgram makes a member without a proceed set. The program's name is how
+// it must be linked.
 func randomProgram(r *rand.Rand, kind l3af.HookKind, name string, proceed []l3af.Verdict, room *budget) Member {
 	g := &generator{r: r, kind: kind, room: room,
 		symbolic: r.IntN(2) == 0, typed: r.IntN(2) == 0, lines: r.IntN(3) == 0}
@@ -110,7 +111,11 @@ func randomProgram(r *rand.Rand, kind l3af.HookKind, name string, proceed []l3af
 			}
 		}
 	}
-	g.spec.Programs["main"] = &ebpf.ProgramSpec{Name: "main", Type: typ, License: "GPL", Instructions: entry}
+	linkage := Inlined
+	if room.deep || g.spec.Maps[leaves] != nil {
+		linkage = "any"
+	}
+	g.spec.Programs["main"] = &ebpf.ProgramSpec{Name: linkage, Type: typ, License: "GPL", Instructions: entry}
 	return Member{Name: name, Entry: "main", Spec: g.spec}
 }
 

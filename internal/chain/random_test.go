@@ -122,6 +122,11 @@ func randomTrial(r *rand.Rand, kind l3af.HookKind) *trial {
 		if r.IntN(4) == 0 {
 			p.data = p.data[:max(p.meta+14, uint32(r.IntN(len(p.data))))]
 		}
+		if kind != l3af.XDP {
+			// The kernel runs no program on a frame without a payload: programs
+			// that cut the packet must leave some.
+			p.data = append(p.data, make([]byte, max(0, 128-len(p.data)))...)
+		}
 		tr.packets = append(tr.packets, p)
 	}
 	return tr
@@ -181,6 +186,11 @@ func (tr *trial) run(seen *tally) error {
 	c, err := ComposeWith(tr.kind, tr.members, tr.options)
 	if err != nil {
 		return err
+	}
+	for i, p := range c.Programs {
+		if m := tr.members[i]; m.Spec.Programs[m.Entry].Name == Inlined && p.Linkage != Inlined {
+			return fmt.Errorf("%s is %s: %s", p.Name, p.Linkage, p.Why)
+		}
 	}
 	if tr.links != 0 {
 		id := c.ID
