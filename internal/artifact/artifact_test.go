@@ -222,7 +222,7 @@ func TestManifestMistakes(t *testing.T) {
 			"name: \"a b\" is no name: at most 128 letters, no spaces, no slashes\nprograms: want a list, have \"x\""},
 		{head + "programs: []\nprogams: 1\nlicence: x", "licence: unknown key \"licence\" (did you mean \"license\"?)\n" +
 			"progams: unknown key \"progams\" (did you mean \"programs\"?)\nprograms: a package has at least one program"},
-		{head + "programs: [5, {}]", "programs[0]: want a map with entry, object, hook, attach, proceed, description, have 5\n" +
+		{head + "programs: [5, {}]", "programs[0]: want a map with entry, object, hook, attach, proceed, chain, map_name, description, have 5\n" +
 			"programs[1].entry: is required\nprograms[1].object: is required\n" +
 			"programs[1]: says neither its hook nor what to attach to (hook: xdp, or attach: tracepoint/GROUP/NAME)"},
 		{head + "programs: [{entry: a, object: ../a.o, hook: xpd}]", "programs[0].object: \"../a.o\" is no plain path inside the package\n" +

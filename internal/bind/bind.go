@@ -86,6 +86,7 @@ type binder struct {
 	spec     *ebpf.CollectionSpec
 	prog     *ebpf.ProgramSpec
 	entry    string
+	used     map[string]bool // maps and data sections; nil: not looked for yet
 	mistakes []l3af.Mistake
 }
 

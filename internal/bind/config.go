@@ -145,14 +145,41 @@ func (b *binder) static(name string) bool {
 	return false
 }
 
-// uses reports whether the program's code refers to a map or data section.
+// uses reports whether the program's code refers to a map or data section, or
+// that of the programs it tail-calls by an array that the object fills.
 func (b *binder) uses(name string) bool {
-	for i := range b.prog.Instructions {
-		if ins := &b.prog.Instructions[i]; ins.IsLoadFromMap() && ins.Reference() == name {
-			return true
+	if b.used == nil {
+		b.used = map[string]bool{}
+		b.use(b.prog)
+	}
+	return b.used[name]
+}
+
+// use notes what a program refers to.
+func (b *binder) use(p *ebpf.ProgramSpec) {
+	for i := range p.Instructions {
+		if ins := &p.Instructions[i]; ins.IsLoadFromMap() {
+			b.useMap(ins.Reference())
 		}
 	}
-	return false
+}
+
+func (b *binder) useMap(name string) {
+	m := b.spec.Maps[name]
+	if m == nil || b.used[name] {
+		return
+	}
+	b.used[name] = true
+	for _, kv := range m.Contents {
+		held, ok := kv.Value.(string)
+		switch {
+		case !ok:
+		case m.Type != ebpf.ProgramArray:
+			b.useMap(held)
+		case b.spec.Programs[held] != nil:
+			b.use(b.spec.Programs[held])
+		}
+	}
 }
 
 // isSection tells data sections from the maps of the program.

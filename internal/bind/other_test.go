@@ -82,3 +82,32 @@ func TestOtherChainers(t *testing.T) {
 		}
 	}
 }
+
+// What only the programs use that a program tail-calls belongs to it too.
+func TestHeldProgramsAreUsed(t *testing.T) {
+	pkg := corpus(t, "tailcalls", "")
+	for config, want := range map[string]string{
+		`{"trail": 5}`: "",
+		`{"gone": 5}`:  `has no global "gone"`,
+	} {
+		var p l3af.Program
+		decode(t, `{"name": "x", "entry": "tailcalls", "config": `+config+`}`, &p)
+		b, mistakes := Program(pkg, l3af.XDP, p, at)
+		if got := lines(mistakes); (want == "") != (b != nil) || !strings.Contains(got, want) {
+			t.Errorf("%s: got %s, want %s", config, got, want)
+		}
+	}
+	// Of the tail-called programs alone, second uses less than first holds.
+	x := binder{pkg: pkg, kind: l3af.XDP}
+	if !x.load(pkg.Objects()[0]) {
+		t.Fatal(x.mistakes)
+	}
+	x.prog = x.spec.Programs["second"]
+	if x.uses("programs") || !x.uses(".bss") {
+		t.Errorf("second uses %v", x.used)
+	}
+	x.prog, x.used = x.spec.Programs["first"], nil
+	if !x.uses("programs") || !x.uses(".bss") {
+		t.Errorf("first uses %v", x.used)
+	}
+}

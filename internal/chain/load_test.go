@@ -252,7 +252,7 @@ func countsOf(l *loaded) ([]Count, error) {
 // withoutBTFUnlessCORE strips an object whose program can do without.
 func withoutBTFUnlessCORE(spec *ebpf.CollectionSpec, entry string) *ebpf.CollectionSpec {
 	for _, ins := range spec.Programs[entry].Instructions {
-		if btf.CORERelocationMetadata(&ins) != nil {
+		if btf.CORERelocationMetadata(&ins) != nil || ins.IsLoadFromMap() && ins.Reference() == "" {
 			return spec
 		}
 	}
