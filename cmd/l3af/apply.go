@@ -12,8 +12,11 @@ import (
 	"l3af"
 )
 
-// errNotAll is returned after an apply of which something failed.
-type errNotAll struct{ failed []l3af.Step }
+// errNotAll is returned after an apply of which something failed, or would.
+type errNotAll struct {
+	failed []l3af.Step
+	plan   bool
+}
 
 func (e *errNotAll) Error() string {
 	lines := make([]string, len(e.failed))
@@ -150,7 +153,7 @@ func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, plan bool) erro
 	if err != nil || len(ap.Failed) == 0 {
 		return err
 	}
-	return &errNotAll{ap.Failed}
+	return &errNotAll{ap.Failed, plan}
 }
 
 // addWaiting names the chains that wait for their interface: that is no

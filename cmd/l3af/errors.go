@@ -46,7 +46,11 @@ func (a *app) complain(err error) {
 		for _, s := range partly.failed {
 			line(trouble(s.Target, s.Error), "")
 		}
-		fmt.Fprintln(a.err, "hint: all else runs as wanted; l3af status shows what does not")
+		hint := "all else runs as wanted; l3af status shows what does not"
+		if partly.plan {
+			hint = "nothing was changed; apply would leave these as they are, and change the others"
+		}
+		fmt.Fprintln(a.err, "hint: "+hint)
 	default:
 		line(err.Error(), a.hint(err))
 	}

@@ -67,6 +67,11 @@ func TestScript(t *testing.T) {
 			e.Setenv("BPFFS", m.path("bpf"))
 			e.Setenv("STATE", m.path("state"))
 			e.Setenv("TZ", "UTC")
+			objects, err := filepath.Abs("../../internal/kernel/testdata")
+			if err != nil {
+				return err
+			}
+			e.Setenv("OBJECTS", objects)
 			e.Defer(m.close)
 			// For nobody.
 			return errors.Join(os.Chmod(e.WorkDir, 0o755), os.Chmod(filepath.Dir(e.WorkDir), 0o755))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
 	"l3af"
@@ -116,6 +117,9 @@ func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) 
 		return nil, err
 	}
 	ran, err := kernel.Run(ctx, m.load(h), host.Run{Packets: req.Packets, LiveMaps: req.LiveMaps})
+	if rejected := (*ebpf.VerifierError)(nil); errors.As(err, &rejected) {
+		return nil, &l3af.InvalidError{Mistakes: []l3af.Mistake{{Path: m.path, Message: "the kernel refuses the chain: " + err.Error()}}}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", h, err)
 	}
