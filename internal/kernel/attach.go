@@ -16,8 +16,8 @@ import (
 // Attach makes the target run load.Chain. Maps are made, or adopted with what
 // is in them, and get their wanted contents. A map whose shape changed is
 // refused, or a new one takes its place with the switch if load.Reset says so.
-// The program is loaded and verified; then one atomic update of the target's link switches it over. A
-// link is made and pinned where none runs: at first, after the interface was
+// The program is loaded and verified; then one atomic update of the target's
+// link switches it over. A link is made and pinned where none runs: at first, after the interface was
 // made anew, and for a change of XDP mode, the one change with a gap.
 //
 // On error what ran runs on and nothing new is left. The error is
@@ -171,7 +171,7 @@ func (k *Kernel) Write(t host.Target, c *chain.Chain, contents []host.Contents) 
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.recover(t); err != nil {
+	if err := k.recoverMaps(t); err != nil {
 		return 0, err
 	}
 	changed := 0

@@ -42,7 +42,7 @@ func (k *Kernel) user(t host.Target) string {
 func (k *Kernel) use(t host.Target, c *chain.Chain) (marked []string, err error) {
 	for i := range c.Maps {
 		m := &c.Maps[i]
-		if m.Instance == "" {
+		if m.Instance == "" || m.Tied() {
 			continue
 		}
 		dir := filepath.Join(k.instanceDir(m.Instance), "users", k.user(t))
@@ -88,7 +88,7 @@ func (k *Kernel) leave(t host.Target, keep *chain.Chain) error {
 	var kept []string
 	if keep != nil {
 		for _, m := range keep.Maps {
-			if m.Instance != "" {
+			if m.Instance != "" && !m.Tied() {
 				kept = append(kept, filepath.Join(escape(m.Instance), escape(m.Name)))
 			}
 		}
