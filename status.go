@@ -55,6 +55,7 @@ type ProgramStatus struct {
 	Segment  int                `json:"segment,omitempty"` // which of the chain's segments it is in, from 1, where there are several
 	Packets  uint64             `json:"packets"`           // how often it ran
 	Verdicts map[Verdict]uint64 `json:"verdicts"`          // its return codes by name; none is 0
+	Proceed  []Verdict          `json:"proceed,omitempty"` // after which the next program runs
 	Maps     []string           `json:"maps,omitempty"`    // those of its maps that outlive it
 }
 

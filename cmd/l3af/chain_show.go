@@ -37,8 +37,8 @@ func newChainShow(a *app) *cobra.Command {
 		Use:   "show [IFACE[/HOOK]]",
 		Short: "Show the programs of each hook in order, and what they do now",
 		Long: `Show has a block for each hook: its programs in the order packets meet them,
-how each is linked, how often it ran, its verdicts, and its maps. Rates are per
-second, measured between two looks.`,
+how each is linked, how often it ran, its verdicts, after which of them the next
+program runs, and its maps. Rates are per second, measured between two looks.`,
 		Example: `  l3af chain show
   l3af chain show eth0
   l3af chain show eth0/xdp --interval 5s
@@ -200,7 +200,7 @@ func printChain(w io.Writer, c *shownChain, rates, wide bool) error {
 		numbers = append(numbers, len(columns))
 		columns = append(columns, "PER SECOND")
 	}
-	columns = append(columns, "VERDICTS", "MAPS")
+	columns = append(columns, "VERDICTS", "GOES ON AFTER", "MAPS")
 	if wide {
 		columns = append(columns, "PACKAGE")
 	}
@@ -224,7 +224,13 @@ func printChain(w io.Writer, c *shownChain, rates, wide bool) error {
 				said = append(said, text)
 			}
 		}
-		row = append(row, dash(strings.Join(said, ", ")), dash(strings.Join(p.Maps, ", ")))
+		var goes []string
+		if i+1 < len(c.Programs) {
+			for _, v := range p.Proceed {
+				goes = append(goes, string(v))
+			}
+		}
+		row = append(row, dash(strings.Join(said, ", ")), dash(strings.Join(goes, ", ")), dash(strings.Join(p.Maps, ", ")))
 		if wide {
 			row = append(row, dash(p.Package))
 		}

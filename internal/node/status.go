@@ -139,7 +139,7 @@ func (v *view) chain(w *want) (l3af.ChainStatus, error) {
 	for i, doc := range w.made.chain.Programs {
 		p := l3af.ProgramStatus{Name: doc.Name, Package: doc.Package}
 		if w.made.light != nil && have.ID == w.made.id {
-			p.Maps = mapsOf(w.made.light, doc.Name)
+			p.Proceed, p.Maps = w.made.light.Programs[i].Proceed, mapsOf(w.made.light, doc.Name)
 		}
 		if linked != nil {
 			p.Linkage, p.Why = linked[i].Linkage, linked[i].Why
