@@ -47,7 +47,7 @@ func (l *listing) splice(f function, names []string, out *exitPlan) error {
 		if to, ok := out.exits[i]; ok {
 			behind := i == len(f.ins)-1 && to == out.behind()
 			if to != nowhere && !behind {
-				l.jump(asm.Ja.Label("").WithMetadata(ins.Metadata), to)
+				l.jump(unresolved(asm.Ja.Label("").WithMetadata(ins.Metadata)), to)
 			}
 			continue
 		}
