@@ -24,7 +24,7 @@ type Held struct {
 // filled before anything sees it; its pin only keeps it from being emptied.
 func (m *Map) Tied() bool { return len(m.Holds) > 0 && m.Spec.Type == ebpf.ProgramArray }
 
-// part says whether a map is part of the program, never shared with another:
+// own says whether a map is part of the program, never shared with another:
 // read-only data, and arrays of programs that the object fills.
 func (p *part) own(name string) bool {
 	m := p.Spec.Maps[name]

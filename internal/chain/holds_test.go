@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -65,5 +66,24 @@ func TestHolds(t *testing.T) {
 	spec.Maps["outer"].Contents[0].Value = "gone"
 	if _, err := Compose(l3af.XDP, []Member{{Name: "m", Spec: spec, Entry: "mapinmap"}}); err == nil || !strings.Contains(err.Error(), "holds the map gone, which") {
 		t.Errorf("got %v", err)
+	}
+
+	// Maps that are only held do not count: the kernel's limit is for code.
+	spec = object(t, "corpus/mapinmap")
+	outer := spec.Maps["outer"]
+	outer.MaxEntries = 100
+	for i := range uint32(90) {
+		name := fmt.Sprint("inner", i)
+		inner := spec.Maps["one"].Copy()
+		inner.Name = name
+		spec.Maps[name] = inner
+		outer.Contents = append(outer.Contents, ebpf.MapKV{Key: i + 5, Value: name})
+	}
+	c, err = Compose(l3af.XDP, []Member{{Name: "m", Spec: spec, Entry: "mapinmap"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Rest != nil || len(c.Maps) != 96 {
+		t.Errorf("%d segments, %d maps", 1+len(c.Rest), len(c.Maps))
 	}
 }

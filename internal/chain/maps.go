@@ -31,10 +31,15 @@ func (p *part) ref(name string) (symbol, instance string) {
 // findMaps lists the maps that the reached code refers to, and makes it refer
 // to them by their names in the chain.
 func (p *part) findMaps() error {
-	p.taken, p.targets = map[string]bool{}, map[string]*ebpf.ProgramSpec{}
+	p.direct, p.taken, p.targets = map[string]bool{}, map[string]bool{}, map[string]*ebpf.ProgramSpec{}
 	for _, f := range p.funcs {
 		if err := p.bindMaps(f.name, f.ins); err != nil {
 			return err
+		}
+		for _, ins := range f.ins {
+			if ins.IsLoadFromMap() {
+				p.direct[ins.Reference()] = true
+			}
 		}
 	}
 	slices.SortFunc(p.maps, func(a, b Map) int { return cmp.Compare(a.Name, b.Name) })

@@ -44,6 +44,7 @@ type part struct {
 	funcs   []function
 	maps    []Map                        // by name
 	behind  []int32                      // verdicts behind calls of the next program that were taken out
+	direct  map[string]bool              // the Ref of those that its own code refers to
 	taken   map[string]bool              // names of the object's maps that are in maps
 	targets map[string]*ebpf.ProgramSpec // programs that tail calls reach, by name
 	// types is what else decides what the program does: the object's BTF, where

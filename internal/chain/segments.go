@@ -114,8 +114,8 @@ func (r room) with(c *composition, p plan, i int) room {
 	for name := range was {
 		r.maps[name] = true
 	}
-	for _, m := range part.maps {
-		r.maps[m.Ref] = true
+	for symbol := range part.direct {
+		r.maps[symbol] = true
 	}
 	r.instructions += n.instructions
 	r.functions += len(part.funcs)

@@ -24,7 +24,7 @@ func Single(attach string, m Member) (*Chain, error) {
 	if c.Maps, err = gatherMaps([]*part{p}); err != nil {
 		return nil, err
 	}
-	if n := len(c.Maps); n > maxMaps {
+	if n := len(p.direct); n > maxMaps {
 		return nil, refuse(p.Name, "it needs %d maps; the kernel allows a program %d", n, maxMaps)
 	}
 	spec := *p.program
