@@ -84,3 +84,10 @@ type Counts struct {
 	MapID    uint32 // of the counter map: never used again before the next boot
 	Programs []chain.Count
 }
+
+// ModeError says that XDP could not change its mode. What ran runs again as
+// it did, but it was detached for the try, and packets passed unseen.
+type ModeError struct{ Err error }
+
+func (e *ModeError) Error() string { return e.Err.Error() }
+func (e *ModeError) Unwrap() error { return e.Err }

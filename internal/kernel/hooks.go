@@ -60,7 +60,8 @@ func (k *Kernel) attachHook(t host.Target, dev *device, want l3af.Mode, prog *eb
 
 // changeMode replaces an XDP link by one of another mode. The kernel has no
 // place for both, so for a moment packets pass unseen; when the new mode is
-// refused, the old program runs again in the old.
+// refused, the old program runs again in the old, and the error is a
+// [*host.ModeError].
 func (k *Kernel) changeMode(t host.Target, dev *device, cur *pinned, want l3af.Mode, prog *ebpf.Program) (host.Result, error) {
 	old, err := ebpf.NewProgramFromID(cur.info.Program)
 	if err != nil {
@@ -86,7 +87,7 @@ func (k *Kernel) changeMode(t host.Target, dev *device, cur *pinned, want l3af.M
 	if errBack != nil {
 		err = errors.Join(err, fmt.Errorf("run on in %s mode: %w", cur.mode, errBack))
 	}
-	return host.Result{}, err
+	return host.Result{}, &host.ModeError{Err: err}
 }
 
 // inherit finds a link of ours that runs on dev under a name that dev no

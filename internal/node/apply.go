@@ -100,6 +100,7 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, prepare fu
 		n.events.publish(l3af.Event{Kind: eventApplied, Message: "applied by " + by, Revision: rev.Number})
 		n.prune()
 	}
+	clear(n.refused)
 	applied.Steps = n.reconcile(context.WithoutCancel(ctx))
 	if applied.Steps == nil {
 		applied.Steps = []l3af.Step{}

@@ -262,6 +262,45 @@ func TestBrokenHookIsAlone(t *testing.T) {
 	}
 }
 
+// A change of XDP mode that the machine refuses has a price: it is tried at an
+// apply, and not again and again.
+func TestModeRefused(t *testing.T) {
+	r := newRig(t)
+	r.k.OnlyGeneric = map[string]bool{"v0": true}
+	s := state("two")
+	s.Chains[0].Mode = l3af.Generic
+	r.apply(s)
+	tries := 0
+	r.k.Before = func(method string, _ host.Target) error {
+		if method == "Attach" {
+			tries++
+		}
+		return nil
+	}
+	s.Chains[0].Mode = l3af.Native
+	for want := 1; want <= 2; want++ {
+		a, err := r.n.Apply(context.Background(), s, "test", -1)
+		if err != nil || len(a.Failed) != 1 || !strings.Contains(a.Failed[0].Error, "not supported (tried again at the next apply") {
+			t.Errorf("%+v, %v", a, err)
+		}
+		for range 3 {
+			wantSteps(t, r.reconcile())
+		}
+		if c := chainAt(t, r.status(), "xdp/v0"); tries != want || c.State != l3af.Failed || c.Mode != l3af.Generic || c.Error != a.Failed[0].Error {
+			t.Errorf("tried %d times, want %d: %+v", tries, want, c)
+		}
+	}
+	// Where nothing runs, nothing is lost by a try.
+	r.k.DeleteInterface("", "v0")
+	r.reconcile()
+	r.k.OnlyGeneric = nil
+	r.k.AddInterface("", "v0")
+	wantSteps(t, r.reconcile(), "attach xdp/v0")
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running || c.Mode != l3af.Native || c.Error != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
 // events0 gives the events so far.
 func events0(n *Node) <-chan l3af.Event {
 	ctx, cancel := context.WithCancel(context.Background())

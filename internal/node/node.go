@@ -95,6 +95,7 @@ type Node struct {
 	mu      sync.Mutex // an apply or a reconcile is at work
 	settled map[host.Target]string
 	gone    map[host.Target]time.Time
+	refused map[host.Target]refusal
 	present map[host.Target]bool // nil: nothing is known to compare with
 
 	view     sync.RWMutex // what Status and Current read; written under mu as well
@@ -138,7 +139,7 @@ func Open(opts Options) (n *Node, err error) {
 		opts: opts, kernel: opts.Kernel, log: opts.Log, lock: lock,
 		disk:    disk{point: opts.point},
 		changed: make(chan struct{}, 1),
-		settled: map[host.Target]string{}, gone: map[host.Target]time.Time{},
+		settled: map[host.Target]string{}, gone: map[host.Target]time.Time{}, refused: map[host.Target]refusal{},
 		failed: map[host.Target]error{}, notes: map[host.Target]string{},
 	}
 	if err := n.disk.sweep(opts.Dir); err != nil {

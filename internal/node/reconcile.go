@@ -103,9 +103,23 @@ func (r *round) run() {
 	}
 }
 
+// refusal is a change of XDP mode that failed. The machine is not asked again
+// before the next apply, because nothing runs while it tries.
+type refusal struct {
+	id   string // of the chain
+	mode l3af.Mode
+	err  error
+}
+
 // attach takes an attach or a replace step.
 func (r *round) attach(s *step) {
 	n, w := r.n, s.want
+	as := refusal{id: w.made.id, mode: w.made.mode()}
+	if no := n.refused[s.target]; s.from != "" && no.id == as.id && no.mode == as.mode {
+		r.fail(s.target, no.err)
+		return
+	}
+	delete(n.refused, s.target)
 	full, err := n.full(w.made)
 	var result host.Result
 	if err == nil {
@@ -119,6 +133,10 @@ func (r *round) attach(s *step) {
 	}
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w", s.verb, s.target, err)
+	}
+	if errors.As(err, new(*host.ModeError)) {
+		as.err = fmt.Errorf("%w (tried again at the next apply: each try lets packets pass unseen for a moment)", err)
+		n.refused[s.target], err = as, as.err
 	}
 	delete(n.settled, s.target)
 	if err != nil && r.vanished(s.target) {
@@ -301,6 +319,7 @@ func (r *round) end() {
 	}
 	maps.DeleteFunc(n.failed, func(t host.Target, _ error) bool { return !wanted[t] })
 	maps.DeleteFunc(n.notes, func(t host.Target, _ string) bool { return !wanted[t] })
+	maps.DeleteFunc(n.refused, func(t host.Target, _ refusal) bool { return !wanted[t] })
 	maps.DeleteFunc(n.gone, func(t host.Target, _ time.Time) bool { return wanted[t] })
 }
 

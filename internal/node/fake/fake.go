@@ -281,6 +281,8 @@ func (k *Kernel) mode(load host.Load) (host.Result, error) {
 		return host.Result{Mode: l3af.Native}, nil
 	case m == l3af.Auto || m == "":
 		return host.Result{Mode: l3af.Generic, Note: "the driver has no XDP"}, nil
+	case m == l3af.Native && k.running(load.Target) != "":
+		return host.Result{}, &host.ModeError{Err: fmt.Errorf("%s: operation not supported", m)}
 	default:
 		return host.Result{}, fmt.Errorf("%s: operation not supported", m)
 	}
