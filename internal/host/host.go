@@ -38,6 +38,8 @@ type Attached struct {
 	Mode      l3af.Mode // XDP: what it runs as
 	ProgramID uint32
 	LinkID    uint32
+	// Err is why nothing above is known.
+	Err error
 }
 
 // Load is what is wanted at one target.

@@ -24,9 +24,9 @@ func (k *Kernel) Counts(t host.Target) ([]host.Counts, error) {
 		return nil, err
 	}
 	dir := filepath.Join(k.path(t), "counters")
-	names := k.entries(dir)
-	if len(names) == 0 {
-		return nil, nil
+	names, err := k.entries(dir)
+	if err != nil || len(names) == 0 {
+		return nil, err
 	}
 	running, err := k.runningID(t)
 	if err != nil {
@@ -49,8 +49,11 @@ func (k *Kernel) Counts(t host.Target) ([]host.Counts, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // dropped meanwhile
 		}
+		if err != nil && !notOurs(err) {
+			return nil, fmt.Errorf("chain %s: %w", id, err)
+		}
 		if err != nil {
-			// One that cannot be read must not hide the others.
+			// What holds no counters must not hide the others.
 			k.log.Warn("read counters", "target", t.String(), "chain", id, "error", err)
 			continue
 		}

@@ -94,7 +94,11 @@ func (k *Kernel) changeMode(t host.Target, dev *device, cur *pinned, want l3af.M
 // longer has, and makes it the target's: an interface that was renamed keeps
 // its program until the new one takes over. Nil when there is none.
 func (k *Kernel) inherit(t host.Target, dev *device) (*pinned, error) {
-	for _, other := range k.targets() {
+	targets, err := k.targets()
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range targets {
 		if other == t || other.Probe != "" || other.Hook.Kind != t.Hook.Kind {
 			continue
 		}

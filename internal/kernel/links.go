@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -51,14 +50,13 @@ func openLink(path string) (link.Link, *link.Info, error) {
 // interface was renamed or moved. The thread is in the hook's namespace.
 func (k *Kernel) openRunning(path string, t host.Target, dev *device) (*pinned, error) {
 	l, info, err := openLink(path)
-	// A pin of another kind gives an error without a number, a directory
-	// EACCES; others, such as EMFILE, say nothing about the link.
-	if number := syscall.Errno(0); errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	} else if err != nil && (!errors.As(err, &number) || number == unix.EACCES) {
+	case err != nil && notOurs(err):
 		k.log.Debug("not a link", "path", path, "error", err)
 		return nil, nil
-	} else if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	p := &pinned{link: l, info: info}
@@ -203,8 +201,12 @@ type done struct{ error }
 
 // Attached reads back every target that has a pin of ours, in any state.
 func (k *Kernel) Attached() ([]host.Attached, error) {
+	targets, err := k.targets()
+	if err != nil {
+		return nil, err
+	}
 	var list []host.Attached
-	for _, t := range k.targets() {
+	for _, t := range targets {
 		a := host.Attached{Target: t}
 		err := k.at(t, func(dev *device) error {
 			p, err := k.openRunning(k.linkPath(t), t, dev)
@@ -228,7 +230,7 @@ func (k *Kernel) Attached() ([]host.Attached, error) {
 			// Replaced or removed while we looked: as if it did not run.
 			k.log.Debug("read back", "target", t.String(), "error", err)
 		} else if err != nil {
-			return nil, fmt.Errorf("read back %s: %w", t, err)
+			a.Err = fmt.Errorf("read back %s: %w", t, err)
 		}
 		list = append(list, a)
 	}

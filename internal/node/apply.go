@@ -234,15 +234,21 @@ func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 			p.Failed = append(p.Failed, step)
 		}
 	}
+	has := map[host.Target]host.Attached{}
+	for _, h := range attached {
+		has[h.Target] = h
+	}
 	now := map[host.Target]*made{}
 	for _, m := range n.made {
 		now[m.key()] = m
 	}
 	for _, w := range wants {
-		old := now[w.made.key()]
+		old, have := now[w.made.key()], has[w.target]
 		if w.unread != nil {
 			p.Failed = append(p.Failed, l3af.Step{Verb: verbAttach, Target: w.target.String(), To: w.made.id,
 				Error: fmt.Sprintf("list interfaces: %v", w.unread)})
+		} else if have.Err != nil {
+			p.Failed = append(p.Failed, l3af.Step{Verb: verbAttach, Target: w.target.String(), To: w.made.id, Error: have.Err.Error()})
 		} else if w.present && !changes[w.target] && old != nil && old.id == w.made.id && !alreadyWanted(old.contents, w.made.contents) {
 			p.Steps = append(p.Steps, l3af.Step{Verb: verbWrite, Target: w.target.String(), To: w.made.id})
 		}

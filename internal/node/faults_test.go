@@ -369,6 +369,37 @@ func TestNamespaceUnread(t *testing.T) {
 	}
 }
 
+// A target that cannot be read back is left as it is, and the others are not.
+func TestTargetUnread(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("hooks"))
+	before := chainAt(t, r.status(), "xdp/v0")
+	r.k.Before = func(method string, target host.Target) error {
+		if method == "ReadBack" && target == hookOf("xdp/v0") {
+			return errors.New("too many open files")
+		}
+		return nil
+	}
+	a, err := r.n.Apply(context.Background(), state("two"), "test", -1)
+	if err != nil || len(a.Failed) != 1 || a.Failed[0].Target != "xdp/v0" {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Failed || !strings.Contains(c.Error, "too many open files") {
+		t.Errorf("%+v", c)
+	}
+	if p, err := r.n.Plan(context.Background(), state("two")); err != nil || len(p.Failed) != 1 || len(p.Steps) != 0 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	r.k.Before = nil
+	if now := r.k.Running(); len(now) != 1 || now[hookOf("xdp/v0")] != before.ID {
+		t.Errorf("running: %v", now)
+	}
+	r.reconcile()
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running || c.Error != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
 func TestDamagedCounters(t *testing.T) {
 	r := newRig(t)
 	r.apply(state("two"))

@@ -89,6 +89,8 @@ func (r *round) run() {
 			r.fail(w.target, fmt.Errorf("list interfaces: %w", w.unread))
 		case w.made.err != nil:
 			r.fail(w.target, w.made.err)
+		case r.have[w.target].Err != nil:
+			r.fail(w.target, r.have[w.target].Err)
 		case !w.present:
 			n.clear(w.target)
 		case !replaced[w.target]:

@@ -96,10 +96,14 @@ func (v *view) state(w *want) (state, why string) {
 	if err == nil {
 		err = w.made.err
 	}
+	have := v.have[w.target]
+	if have.Err != nil {
+		err = have.Err
+	}
 	switch {
 	case err != nil && (w.present || w.unread != nil):
 		return l3af.Failed, err.Error()
-	case !w.present || v.have[w.target].ID == "":
+	case !w.present || have.ID == "":
 		return l3af.Waiting, "" // for its interface, or for its turn
 	}
 	return l3af.Running, ""

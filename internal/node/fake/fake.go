@@ -24,7 +24,7 @@ type Kernel struct {
 	// no lock held. A panic there is a crash of the daemon at that point.
 	Point func(name string)
 	// Before, when set, is called at the start of every method; its error is
-	// the method's.
+	// the method's. For ReadBack of a target it is what Attached says of it.
 	Before func(method string, t host.Target) error
 	// Refuse tells why programs with a member of that name fail to load.
 	Refuse map[string]error
@@ -137,6 +137,10 @@ func (k *Kernel) Attached() ([]host.Attached, error) {
 	var list []host.Attached
 	for t, state := range k.targets {
 		a := host.Attached{Target: t}
+		if a.Err = k.before("ReadBack", t); a.Err != nil {
+			list = append(list, a)
+			continue
+		}
 		if l := state.link; l != nil && k.runs(t, l) {
 			a.ID, a.Mode, a.ProgramID, a.LinkID = l.program.chain, l.mode, l.program.id, l.id
 		}
