@@ -400,6 +400,71 @@ func TestTargetUnread(t *testing.T) {
 	}
 }
 
+// Who began to ask before a chain is removed does not bring its counts back to
+// life.
+func TestStatusDuringRemoval(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two"))
+	r.k.Traffic(10, func(host.Target, string) {})
+	r.status()
+	r.k.Before = func(method string, target host.Target) error {
+		if method == "Tidy" && r.n.totals.mu.TryLock() {
+			r.n.totals.mu.Unlock()
+			_, err := r.n.totals.show(target)
+			return err
+		}
+		return nil
+	}
+	r.apply(state("empty"))
+	r.apply(state("two"))
+	r.k.Before = nil
+	for _, p := range chainAt(t, r.status(), "xdp/v0").Programs {
+		if p.Packets != 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
+// A revision that cannot be read just now keeps its packages, and so does the
+// current one whatever became of its file.
+func TestPackagesAreKept(t *testing.T) {
+	r := newRig(t)
+	stored := func() int {
+		list, err := os.ReadDir(filepath.Join(r.dir, "packages"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	path := func(n int) string { return filepath.Join(r.dir, "revisions", revisionName(n)) }
+	r.apply(state("two")) // two packages
+	if err := os.Rename(path(1), path(1)+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(revisionName(1), path(1)); err != nil { // to itself: ELOOP
+		t.Fatal(err)
+	}
+	r.apply(state("empty"))
+	if n := stored(); n != 2 {
+		t.Errorf("%d packages", n)
+	}
+	if err := os.Rename(path(1)+".away", path(1)); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := r.n.Rollback(context.Background(), 1, "test", -1); err != nil || len(a.Failed) != 0 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	for n := 1; n <= 3; n++ {
+		if err := os.WriteFile(path(n), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.n.prune()
+	if n := stored(); n != 2 {
+		t.Errorf("%d packages", n)
+	}
+}
+
 func TestDamagedCounters(t *testing.T) {
 	r := newRig(t)
 	r.apply(state("two"))

@@ -210,12 +210,8 @@ func (r *round) detach(s *step) {
 		}
 		return
 	}
-	// Pins go last: as long as there are any, a restart ends this.
 	if err == nil {
-		err = n.totals.forget(s.target)
-	}
-	if err == nil {
-		err = n.kernel.Tidy(s.target, nil)
+		err = n.totals.remove(s.target)
 	}
 	if err != nil {
 		err = fmt.Errorf("detach %s: %w", s.target, err)

@@ -166,17 +166,26 @@ func (r *revisions) prune() (digests []string, err error) {
 		numbers = numbers[:keptRevisions]
 	}
 	seen := map[string]bool{}
-	for _, n := range numbers {
-		rev, err := r.read(n)
-		if err != nil {
-			r.log.Warn("revision cannot be read", "revision", n, "error", err)
-			continue
-		}
+	keep := func(rev *l3af.Revision) {
 		for _, d := range rev.Packages {
 			if !seen[d] {
 				seen[d] = true
 				digests = append(digests, d)
 			}
+		}
+	}
+	if r.current != nil {
+		keep(r.current)
+	}
+	for _, n := range numbers {
+		rev, err := r.read(n)
+		switch {
+		case err == nil:
+			keep(rev)
+		case errors.As(err, new(*fs.PathError)):
+			return nil, err // it may be whole
+		default:
+			r.log.Warn("revision cannot be read", "revision", n, "error", err)
 		}
 	}
 	return digests, nil

@@ -184,12 +184,19 @@ func (t *totals) dropFolded(target host.Target) error {
 	}))
 }
 
-// forget removes the totals of a target whose chain is removed.
-func (t *totals) forget(target host.Target) error {
+// remove takes away the totals and all pins of a target whose chain is removed.
+// The pins go last: as long as there are any, a restart ends this.
+func (t *totals) remove(target host.Target) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := t.retain(func(name string) bool { return name != target.String() }); err != nil {
+		return err
+	}
+	if err := t.kernel.Tidy(target, nil); err != nil {
+		return err
+	}
 	delete(t.shown, target)
-	return t.retain(func(name string) bool { return name != target.String() })
+	return nil
 }
 
 // retainOnly removes the totals of targets that are not among live.
