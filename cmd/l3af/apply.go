@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"l3af"
+	"l3af/client"
 )
 
 // errNotAll is returned after an apply of which something failed.
@@ -79,7 +80,8 @@ func (a *app) revision(ctx context.Context) (int, error) {
 	if err == nil {
 		return r.Number, nil
 	}
-	if !errors.Is(err, l3af.ErrNotFound) {
+	refused := (*client.Error)(nil)
+	if !errors.Is(err, l3af.ErrNotFound) && !(errors.As(err, &refused) && refused.Code == "unhealthy") {
 		return 0, err
 	}
 	// None was applied, or the latest is damaged.

@@ -25,7 +25,9 @@ const (
 
 func (s *Server) getState(w http.ResponseWriter, r *http.Request) error {
 	state, revision := &l3af.State{APIVersion: l3af.APIVersion}, 0
-	if c := s.node.Current(); c != nil {
+	if c, err := s.current(r.Context()); err != nil {
+		return err
+	} else if c != nil {
 		state, revision = &c.State, c.Number
 	}
 	w.Header().Set("ETag", etag(revision))
@@ -35,6 +37,21 @@ func (s *Server) getState(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	return s.respond(w, http.StatusOK, "application/json", state)
+}
+
+// current is the revision in force, nil before the first apply. That the latest
+// cannot be read is an error: the state is not empty then, it is unknown.
+func (s *Server) current(ctx context.Context) (*l3af.Revision, error) {
+	if c := s.node.Current(); c != nil {
+		return c, nil
+	}
+	st, err := s.node.Status(ctx)
+	if err != nil || st.Revision == 0 {
+		return nil, err
+	}
+	return nil, &Problem{Status: http.StatusServiceUnavailable, Code: CodeUnhealthy,
+		Detail: fmt.Sprintf("revision %d cannot be read: %s", st.Revision, strings.Join(st.Errors, "\n")),
+		Hint:   "apply a document, or roll back to an earlier revision"}
 }
 
 func etag(revision int) string { return `"` + strconv.Itoa(revision) + `"` }
@@ -276,7 +293,9 @@ func (s *Server) getRevisions(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) getRevision(w http.ResponseWriter, r *http.Request) error {
 	which := r.PathValue("revision")
 	if which == "current" {
-		if c := s.node.Current(); c != nil {
+		if c, err := s.current(r.Context()); err != nil {
+			return err
+		} else if c != nil {
 			return s.respond(w, http.StatusOK, "application/json", c)
 		}
 		return &Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: "nothing was applied yet",
