@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -56,5 +57,8 @@ func loadProgram(load host.Load, maps *mapSet, ifindex int) (*ebpf.Program, erro
 // its last line.
 type verifierError struct{ err *ebpf.VerifierError }
 
-func (e *verifierError) Error() string { return fmt.Sprintf("%+v", e.err) }
+func (e *verifierError) Error() string {
+	// Refusals before the verifier began have no log.
+	return strings.TrimSuffix(strings.TrimSpace(fmt.Sprintf("%+v", e.err)), ":")
+}
 func (e *verifierError) Unwrap() error { return e.err }
