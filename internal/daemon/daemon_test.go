@@ -94,7 +94,7 @@ func TestNotify(t *testing.T) {
 		ctx, stop := context.WithCancel(context.Background())
 		defer stop()
 		ended := make(chan error, 1)
-		go func() { ended <- run(ctx, s) }()
+		go func() { ended <- run(ctx, s, nil) }()
 		if got := said(); got != "READY=1" {
 			t.Errorf("said %q", got)
 		}
