@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -35,6 +36,9 @@ same run: compare those.`,
 		}
 		if opts.Repeat < 1 || opts.Rounds < 1 {
 			return &usageError{"--repeat and --rounds must be at least 1", ""}
+		}
+		if os.Geteuid() != 0 {
+			return &hinted{errors.New("bench: needs root, to load BPF programs"), "run it with sudo"}
 		}
 		if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			opts.Progress = func(line string) { fmt.Fprintf(a.err, "\r\x1b[K%s", line) }

@@ -90,6 +90,7 @@ func newRoot(a *app) *cobra.Command {
 network interfaces and kernel events, and shows what runs.
 
 Try "l3af demo" first: it needs root and nothing else.`,
+		Version:       daemon.ReadVersion().Version,
 		Args:          cobra.ArbitraryArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -104,6 +105,7 @@ Try "l3af demo" first: it needs root and nothing else.`,
 		}
 		return e
 	}
+	root.SetVersionTemplate("l3af {{.Version}}\n")
 	root.SuggestionsMinimumDistance = 2
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.socket, "socket", "", "socket of l3afd (default $L3AF_SOCKET, else "+daemon.DefaultSocket+")")
