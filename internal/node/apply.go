@@ -101,7 +101,7 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, prepare fu
 		n.prune()
 	}
 	clear(n.refused)
-	applied.Steps = n.reconcile(context.WithoutCancel(ctx))
+	applied.Steps = n.reconcile(context.WithoutCancel(ctx), true)
 	if applied.Steps == nil {
 		applied.Steps = []l3af.Step{}
 	}

@@ -400,6 +400,43 @@ func TestTargetUnread(t *testing.T) {
 	}
 }
 
+// An interface that comes or goes is no reason to read the maps of others, but
+// for those that could not be written.
+func TestContentsWait(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two"))
+	r.restart()
+	writes, fail := 0, error(nil)
+	r.k.Before = func(method string, _ host.Target) error {
+		if method == "Write" {
+			writes++
+			return fail
+		}
+		return nil
+	}
+	look := func(contents bool, want int) {
+		t.Helper()
+		r.n.mu.Lock()
+		defer r.n.mu.Unlock()
+		writes = 0
+		r.n.reconcile(context.Background(), contents)
+		if writes != want {
+			t.Errorf("looked at %d targets, want %d", writes, want)
+		}
+	}
+	look(false, 0)
+	look(true, 1)
+	fail = errors.New("no memory")
+	look(true, 1)
+	look(false, 1)
+	fail = nil
+	look(false, 1)
+	look(false, 0)
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running || c.Error != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
 // Who began to ask before a chain is removed does not bring its counts back to
 // life.
 func TestStatusDuringRemoval(t *testing.T) {

@@ -204,14 +204,15 @@ func (n *Node) Run(ctx context.Context) error {
 
 	tick := time.NewTicker(n.opts.Interval)
 	defer tick.Stop()
-	for {
+	for contents := true; ; {
 		n.mu.Lock()
 		if n.closed {
 			n.mu.Unlock()
 			return errClosed
 		}
-		n.reconcile(ctx)
+		n.reconcile(ctx, contents)
 		n.mu.Unlock()
+		contents = true
 		select {
 		case <-ctx.Done():
 			return nil
@@ -226,6 +227,8 @@ func (n *Node) Run(ctx context.Context) error {
 			case <-n.changed:
 			default:
 			}
+			// An interface changes no map, and there may be many.
+			contents = false
 		case <-tick.C:
 		}
 	}

@@ -16,14 +16,15 @@ import (
 
 // reconcile takes the steps from what the kernel has to what the current
 // revision wants. What fails is remembered, does not hold up the rest, and is
-// tried again next time. n.mu is held.
-func (n *Node) reconcile(ctx context.Context) []l3af.Step {
+// tried again next time. Without contents, maps of what runs well are not
+// looked into. n.mu is held.
+func (n *Node) reconcile(ctx context.Context, contents bool) []l3af.Step {
 	if n.revs.damage != nil || n.revs.current == nil {
 		return nil // what runs, runs on
 	}
 	start := time.Now()
 	n.mend()
-	r := &round{n: n, ctx: ctx, interfaces: n.interfaces()}
+	r := &round{n: n, ctx: ctx, contents: contents, interfaces: n.interfaces()}
 	r.run()
 	r.end()
 	failures := len(r.failed()) + len(r.troubles)
@@ -37,6 +38,7 @@ func (n *Node) reconcile(ctx context.Context) []l3af.Step {
 type round struct {
 	n          *Node
 	ctx        context.Context // ends the round between two steps
+	contents   bool            // look into the maps of what runs well
 	interfaces func(netns string) ([]host.Interface, error)
 	wants      []want
 	have       map[host.Target]host.Attached
@@ -159,6 +161,9 @@ func (r *round) attach(s *step) {
 // keep looks after a target that runs the right chain.
 func (r *round) keep(w *want) {
 	n := r.n
+	if !r.contents && n.settled[w.target] == w.made.id && n.failed[w.target] == nil {
+		return
+	}
 	changed, err := n.kernel.Write(w.target, w.made.light, w.made.contents)
 	if err != nil && r.vanished(w.target) {
 		n.clear(w.target)
