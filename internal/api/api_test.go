@@ -205,7 +205,7 @@ func TestStraightLine(t *testing.T) {
 	is(r, b, 200, "", `{"revision":4,`)
 	for _, n := range []string{"6", "0", "-1", "x", "99999999999999999999"} {
 		r, b = get("/v1/revisions/" + n)
-		is(r, b, 404, "", "the revisions 1 to 5 are kept")
+		is(r, b, 404, "", "/v1/revisions lists those that are kept")
 	}
 	r, b = do(t, c, "HEAD", "/v1/state", nil)
 	is(r, b, 200, `"5"`, "")

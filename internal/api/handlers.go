@@ -282,40 +282,58 @@ func (s *Server) getChain(w http.ResponseWriter, r *http.Request) error {
 	return p
 }
 
+// getRevisions writes one revision after the other: together they may be large.
 func (s *Server) getRevisions(w http.ResponseWriter, r *http.Request) error {
-	revs, err := s.node.Revisions()
-	if err != nil {
-		return err
+	out := json.NewEncoder(w)
+	out.SetEscapeHTML(false)
+	before := "["
+	for rev, err := range s.node.Revisions() {
+		if err != nil && before == "[" {
+			return err
+		}
+		if before == "[" {
+			w.Header().Set("Content-Type", "application/json")
+		}
+		if err == nil {
+			deadline(w, writeTimeout)
+			if _, err = io.WriteString(w, before); err == nil {
+				err = out.Encode(rev)
+			}
+		}
+		if err != nil {
+			s.log.Debug("revisions cut off", "error", err)
+			panic(http.ErrAbortHandler) // the client must not take a part for the whole
+		}
+		before = ","
 	}
-	return s.respond(w, http.StatusOK, "application/json", orEmpty(revs))
+	if before == "[" {
+		return s.respond(w, http.StatusOK, "application/json", []l3af.Revision{})
+	}
+	_, _ = io.WriteString(w, "]\n")
+	return nil
 }
 
 func (s *Server) getRevision(w http.ResponseWriter, r *http.Request) error {
 	which := r.PathValue("revision")
 	if which == "current" {
-		if c, err := s.current(r.Context()); err != nil {
-			return err
-		} else if c != nil {
+		if c := s.node.Current(); c != nil {
 			return s.respond(w, http.StatusOK, "application/json", c)
 		}
 		return &Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: "nothing was applied yet",
 			Hint: "apply a state first"}
 	}
-	revs, err := s.node.Revisions()
-	if err != nil {
-		return err
-	}
 	n, err := strconv.Atoi(which)
-	for i := range revs {
-		if err == nil && revs[i].Number == n {
-			return s.respond(w, http.StatusOK, "application/json", &revs[i])
+	if err == nil {
+		var rev *l3af.Revision
+		if rev, err = s.node.Revision(n); err == nil {
+			return s.respond(w, http.StatusOK, "application/json", rev)
+		}
+		if !errors.Is(err, l3af.ErrNotFound) {
+			return err
 		}
 	}
-	p := &Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: fmt.Sprintf("revision %.80s: not found", which)}
-	if len(revs) > 0 {
-		p.Hint = fmt.Sprintf("the revisions %d to %d are kept", revs[len(revs)-1].Number, revs[0].Number)
-	}
-	return p
+	return &Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: fmt.Sprintf("revision %.80s: not found", which),
+		Hint: "/v1/revisions lists those that are kept"}
 }
 
 func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request) error {

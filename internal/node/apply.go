@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"reflect"
 	"slices"
@@ -37,8 +36,8 @@ func (n *Node) Rollback(ctx context.Context, to int, by string, ifRevision int) 
 		var err error
 		if to == 0 {
 			old, err = n.revs.before()
-		} else if old, err = n.revs.read(to); errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("revision %d: %w", to, l3af.ErrNotFound)
+		} else {
+			old, err = n.revs.find(to)
 		}
 		if err != nil {
 			return nil, nil, err

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -18,8 +19,12 @@ func (n *Node) Current() *l3af.Revision {
 	return n.revs.current
 }
 
-// Revisions gives the kept revisions, newest first.
-func (n *Node) Revisions() ([]l3af.Revision, error) { return n.revs.all() }
+// Revisions reads the kept revisions, newest first. Those that are damaged are
+// left out; an error ends it.
+func (n *Node) Revisions() iter.Seq2[*l3af.Revision, error] { return n.revs.all() }
+
+// Revision reads one kept revision, or fails with [l3af.ErrNotFound].
+func (n *Node) Revision(number int) (*l3af.Revision, error) { return n.revs.find(number) }
 
 // Status reads back from the kernel what runs, in the order of the document.
 func (n *Node) Status(context.Context) (*l3af.Status, error) {
