@@ -35,8 +35,8 @@ func newFusion(parts []*part, counters layout, count bool) *fusion {
 
 // fuse makes the entry function: the bodies in order. Where a body's verdict is
 // a constant it goes straight on, to the next body or to the chain's end; else
-// to a join behind it that looks at the verdict, one comparison. What ends the
-// chain lies behind the last body, in reach of a conditional jump unless near
+// to a join behind it that looks at the verdict, one comparison. Slots of the
+// frame that a body exposes are cleared before it. What ends the chain lies behind the last body, in reach of a conditional jump unless near
 // is set.
 func (f *fusion) fuse(near bool) (*listing, error) {
 	l := &listing{}
@@ -50,8 +50,13 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 		l.add(glue("l3af: save the context", asm.StoreMem(asm.R10, -frameShift, asm.R1, asm.DWord))...)
 	}
 	var passes []func()
+	var left slots // what the bodies so far may have left in the frame
 	for i, p := range f.parts {
-		entry := p.funcs[0]
+		entry, use := p.funcs[0], frameUseOf(p.funcs[0], p.mapSize)
+		for at := range (left & use.exposed).offsets() {
+			l.add(clear(at - frameShift))
+		}
+		left |= use.touched
 		if i == last {
 			if err := l.splice(entry, f.symbols[i], planExits(entry, ends[i], ends[i], undecided)); err != nil {
 				return nil, refuse(p.Name, "%v", err)
@@ -108,6 +113,13 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 		l.add(glue("l3af: return the verdict", asm.Return())...)
 	}
 	return l, l.link()
+}
+
+// clear zeroes a slot of the frame.
+func clear(offset int16) asm.Instruction {
+	return asm.Instruction{
+		OpCode: asm.OpCode(asm.StClass).SetMode(asm.MemMode).SetSize(asm.DWord), Dst: asm.R10, Offset: offset,
+	}
 }
 
 // undecided sends every verdict to the join.
