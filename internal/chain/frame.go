@@ -44,6 +44,16 @@ type frameUse struct {
 	touched slots
 }
 
+// mapSize gives the sizes of a map's keys and values.
+func (p *part) mapSize(ref string) (key, value int) {
+	for _, m := range p.maps {
+		if m.Ref == ref {
+			return int(m.Spec.KeySize), int(m.Spec.ValueSize)
+		}
+	}
+	return maxFrame, maxFrame
+}
+
 // frameUseOf tells it as far as pointers into the frame can be followed. What
 // it misses or takes too wide costs time, never the chain's meaning. size
 // gives the sizes of a map's keys and values.

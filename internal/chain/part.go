@@ -46,16 +46,6 @@ type part struct {
 	types   []byte // BTF of the object, where the program has CO-RE relocations
 }
 
-// mapSize gives the sizes of a map's keys and values.
-func (p *part) mapSize(ref string) (key, value int) {
-	for _, m := range p.maps {
-		if m.Ref == ref {
-			return int(m.Spec.KeySize), int(m.Spec.ValueSize)
-		}
-	}
-	return maxFrame, maxFrame
-}
-
 // take looks a member up in its object and takes it apart. It is for programs
 // of every kind.
 func take(m Member) (*part, error) {
