@@ -54,7 +54,7 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 	for i, p := range f.parts {
 		entry, use := p.funcs[0], frameUseOf(p.funcs[0], p.mapSize)
 		for at := range (left & use.exposed).offsets() {
-			l.add(clear(at - frameShift))
+			l.add(zeroed(at - frameShift))
 		}
 		left |= use.touched
 		if i == last {
@@ -115,8 +115,8 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 	return l, l.link()
 }
 
-// clear zeroes a slot of the frame.
-func clear(offset int16) asm.Instruction {
+// zeroed zeroes a slot of the frame.
+func zeroed(offset int16) asm.Instruction {
 	return asm.Instruction{
 		OpCode: asm.OpCode(asm.StClass).SetMode(asm.MemMode).SetSize(asm.DWord), Dst: asm.R10, Offset: offset,
 	}
