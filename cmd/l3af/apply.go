@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,7 +146,7 @@ func (a *app) addWaiting(ctx context.Context, t *table) error {
 	}
 	for _, c := range st.Chains {
 		if c.State == l3af.Waiting {
-			t.add("", "waiting", hookName(c), "no such interface yet")
+			t.add("", "waiting", hookName(c), cmp.Or(c.Error, "no such interface yet"))
 		}
 	}
 	return nil

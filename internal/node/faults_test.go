@@ -16,6 +16,23 @@ import (
 	"l3af/internal/host"
 )
 
+// Somebody else detaches a chain: until the next look status says that it does
+// not run, and not that its interface is missing.
+func TestDetachedByOthers(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two"))
+	if err := r.k.Detach(hookOf("xdp/v0")); err != nil {
+		t.Fatal(err)
+	}
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Waiting || c.Error != "it is not attached yet" {
+		t.Errorf("%+v", c)
+	}
+	wantSteps(t, r.reconcile(), "attach xdp/v0")
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running || c.Error != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
 // A revision that cannot be read: what runs runs on, nothing is changed and
 // the file stays until a state is applied.
 func TestDamagedRevision(t *testing.T) {

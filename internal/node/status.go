@@ -108,8 +108,10 @@ func (v *view) state(w *want) (state, why string) {
 	switch {
 	case err != nil && (w.present || w.unread != nil):
 		return l3af.Failed, err.Error()
-	case !w.present || have.ID == "":
-		return l3af.Waiting, "" // for its interface, or for its turn
+	case !w.present:
+		return l3af.Waiting, "" // for its interface
+	case have.ID == "":
+		return l3af.Waiting, "it is not attached yet"
 	}
 	return l3af.Running, ""
 }
