@@ -316,7 +316,9 @@ func (s *Server) getRevisions(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) getRevision(w http.ResponseWriter, r *http.Request) error {
 	which := r.PathValue("revision")
 	if which == "current" {
-		if c := s.node.Current(); c != nil {
+		if c, err := s.current(r.Context()); err != nil {
+			return err
+		} else if c != nil {
 			return s.respond(w, http.StatusOK, "application/json", c)
 		}
 		return &Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: "nothing was applied yet",
