@@ -3,7 +3,9 @@ package l3af
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -89,7 +91,7 @@ func (m *mistakes) checkChain(at string, c *Chain) {
 	}
 	modes := []Mode{Auto, Native, Generic, Offload}
 	if c.Mode != "" {
-		if !contains(words(modes), string(c.Mode)) {
+		if !slices.Contains(words(modes), string(c.Mode)) {
 			m.unknown(at+".mode", "mode", string(c.Mode), words(modes))
 		}
 		m.check(known && c.Hook != XDP, at+".mode", fmt.Sprintf("only xdp has modes, not %s", c.Hook), "leave it out")
@@ -185,11 +187,11 @@ func (m *mistakes) proceed(at string, hook HookKind, known bool, list []Verdict)
 }
 
 func (m *mistakes) settings(at string, s Settings) {
-	for _, name := range sorted(s.Config) {
+	for _, name := range slices.Sorted(maps.Keys(s.Config)) {
 		m.value(member(at+".config", name), s.Config[name], 0)
 		m.check(name == "", member(at+".config", name), "the name of the variable is missing", "")
 	}
-	for _, name := range sorted(s.Maps) {
+	for _, name := range slices.Sorted(maps.Keys(s.Maps)) {
 		at := member(at+".maps", name)
 		m.check(name == "", at, "the name of the map is missing", "")
 		for i, e := range s.Maps[name] {
