@@ -54,6 +54,8 @@ func Main(args []string) int {
 		fmt.Printf("l3afd %s %s %s\n", v.Version, v.Go, v.Revision)
 		return 0
 	}
+	// Whoever reads our log may go: that is no reason to go as well.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	// A terminal that closes takes no daemon with it.
