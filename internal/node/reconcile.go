@@ -169,6 +169,11 @@ func (r *round) keep(w *want) {
 		n.clear(w.target)
 		return
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		// Somebody removed the pin of a map: a new one takes its place.
+		r.attach(&step{verb: verbReplace, target: w.target, from: w.made.id, want: w})
+		return
+	}
 	if changed > 0 || err != nil {
 		if err != nil {
 			err = fmt.Errorf("write %s: %w", w.target, err)
