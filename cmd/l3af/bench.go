@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"l3af/internal/bench"
 )
@@ -40,7 +39,7 @@ same run: compare those.`,
 		if os.Geteuid() != 0 {
 			return &hinted{errors.New("bench: needs root, to load BPF programs"), "run it with sudo"}
 		}
-		if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		if terminal(a.err) {
 			opts.Progress = func(line string) { fmt.Fprintf(a.err, "\r\x1b[K%s", line) }
 			defer fmt.Fprint(a.err, "\r\x1b[K")
 		} else {

@@ -57,14 +57,18 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 	// only wait, like events, are done then.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	a := &app{in: in, out: out, err: errw}
+	printed := &output{Writer: out}
+	a := &app{in: in, out: printed, err: errw}
 	root := newRoot(a)
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
+	root.SetOut(printed)
 	root.SetErr(errw)
 	cmd, err := root.ExecuteContextC(ctx)
 	switch f := (*failure)(nil); {
+	case printed.err != nil:
+		a.complain(printed.err)
+		return exitFailed
 	case err == nil:
 		return exitDone
 	case errors.Is(err, errDifferent):
