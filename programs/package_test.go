@@ -3,6 +3,7 @@ package programs_test
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -188,4 +189,24 @@ func verified(t *testing.T, kind l3af.HookKind, members ...chain.Member) uint32 
 		t.Fatal("the kernel does not say how many instructions it looked at")
 	}
 	return n
+}
+
+// The package of the README is one.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, manifest, _ := strings.Cut(string(text), "```yaml\n")
+	manifest, _, ok := strings.Cut(manifest, "```")
+	if !ok {
+		t.Fatal("no example")
+	}
+	m, err := artifact.ParseManifest([]byte(manifest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !m.Globals[1].Network || !m.Maps[0].KeyNetwork || m.Maps[0].Default == nil {
+		t.Errorf("%+v", m)
+	}
 }
