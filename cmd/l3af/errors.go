@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -47,6 +48,8 @@ func (a *app) complain(err error) {
 			line(trouble(s.Target, s.Error), "")
 		}
 		fmt.Fprintln(a.err, "hint: all else runs as wanted; l3af status shows what does not")
+	case errors.Is(err, context.Canceled):
+		line("interrupted", "")
 	default:
 		line(err.Error(), a.hint(err))
 	}
