@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -17,9 +18,9 @@ import (
 )
 
 // Counts reads every pinned counter map of the target: the running chain's,
-// and those of replaced chains that were not dropped yet. Counts of replaced
-// chains are final: it waits until no CPU runs them any more.
-func (k *Kernel) Counts(t host.Target) ([]host.Counts, error) {
+// and those of replaced chains that were not dropped yet. With final, the
+// counts of replaced chains are: it waits until no CPU runs them any more.
+func (k *Kernel) Counts(t host.Target, final bool) ([]host.Counts, error) {
 	if err := checkTarget(t); err != nil {
 		return nil, err
 	}
@@ -28,14 +29,13 @@ func (k *Kernel) Counts(t host.Target) ([]host.Counts, error) {
 	if err != nil || len(names) == 0 {
 		return nil, err
 	}
-	running, err := k.runningID(t)
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range names {
-		if name != escape(running) {
+	if final {
+		running, err := k.runningID(t)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(names, func(name string) bool { return name != escape(running) }) {
 			waitForPrograms()
-			break
 		}
 	}
 	var list []host.Counts

@@ -68,7 +68,7 @@ func TestDescriptorsRunOut(t *testing.T) {
 			if err == nil && len(list) != len(want) {
 				t.Errorf("%d free: attached %+v, want %+v", free, list, want)
 			}
-			counts, errCounts := k.Counts(lo)
+			counts, errCounts := k.Counts(lo, true)
 			if errCounts == nil && len(counts) != 2 {
 				t.Errorf("%d free: counts %+v", free, counts)
 			}

@@ -44,8 +44,8 @@ type Kernel interface {
 	// keep nil: everything, directories included.
 	Tidy(t host.Target, keep *chain.Chain) error
 	// Counts reads every pinned counter map of the target: the running chain's, and those of replaced chains not yet
-	// dropped. It waits for an RCU grace period when replaced chains are among them, so that their counts are final.
-	Counts(t host.Target) ([]host.Counts, error)
+	// dropped. With final it waits until nothing runs replaced chains any more, so that their counts are final.
+	Counts(t host.Target, final bool) ([]host.Counts, error)
 	// DropCounts removes the counters of one replaced chain.
 	DropCounts(t host.Target, chainID string) error
 	// Watch calls changed after interfaces or namespaces of the named netns set come, go or change, until ctx ends.

@@ -463,7 +463,7 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 }
 
 // Counts implements node.Kernel.
-func (k *Kernel) Counts(t host.Target) ([]host.Counts, error) {
+func (k *Kernel) Counts(t host.Target, _ bool) ([]host.Counts, error) {
 	if err := k.before("Counts", t); err != nil {
 		return nil, err
 	}
