@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -234,30 +236,12 @@ func (m *mistakes) object(path string, tree any, known ...string) *object {
 		return nil
 	}
 	o := &object{m, path, keys}
-	for _, k := range sorted(keys) {
-		if !contains(known, k) {
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		if !slices.Contains(known, k) {
 			m.unknown(o.at(k), "key", k, known)
 		}
 	}
 	return o
-}
-
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
-}
-
-func sorted[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
 }
 
 func (o *object) at(key string) string { return member(o.path, key) }
@@ -311,15 +295,15 @@ func (o *object) settings() Settings {
 	if config := o.mapping("config"); len(config) > 0 {
 		s.Config = config
 	}
-	maps := o.mapping("maps")
-	for _, name := range sorted(maps) {
+	byName := o.mapping("maps")
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
 		if s.Maps == nil {
-			s.Maps = make(map[string][]MapEntry, len(maps))
+			s.Maps = make(map[string][]MapEntry, len(byName))
 		}
 		at := member(o.at("maps"), name)
-		list, ok := maps[name].([]any)
-		if !ok && maps[name] != nil {
-			o.m.add(at, "must be a list of entries, not "+kindOf(maps[name]), "each entry is {key: …, value: …}")
+		list, ok := byName[name].([]any)
+		if !ok && byName[name] != nil {
+			o.m.add(at, "must be a list of entries, not "+kindOf(byName[name]), "each entry is {key: …, value: …}")
 		}
 		entries := make([]MapEntry, len(list))
 		for i, e := range list {

@@ -16,7 +16,7 @@ type Revision struct {
 // The states of a chain or probe.
 const (
 	Running = "running"
-	Waiting = "waiting" // no such interface or network namespace yet
+	Waiting = "waiting" // no such interface or network namespace yet, or Error says why
 	Failed  = "failed"  // Error says why; what ran before runs on
 )
 

@@ -3,7 +3,9 @@ package l3af
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -91,7 +93,7 @@ func (m *mistakes) checkChain(at string, c *Chain, instances map[string]instance
 	}
 	modes := []Mode{Auto, Native, Generic, Offload}
 	if c.Mode != "" {
-		if !contains(words(modes), string(c.Mode)) {
+		if !slices.Contains(words(modes), string(c.Mode)) {
 			m.unknown(at+".mode", "mode", string(c.Mode), words(modes))
 		}
 		m.check(known && c.Hook != XDP, at+".mode", fmt.Sprintf("only xdp has modes, not %s", c.Hook), "leave it out")
@@ -216,15 +218,15 @@ func (m *mistakes) proceed(at string, hook HookKind, known bool, list []Verdict)
 }
 
 func (m *mistakes) settings(at string, s Settings) {
-	if changes := []MapChange{RefuseMapChange, ResetMapChange}; s.OnMapChange != "" && !contains(words(changes), string(s.OnMapChange)) {
+	if changes := []MapChange{RefuseMapChange, ResetMapChange}; s.OnMapChange != "" && !slices.Contains(words(changes), string(s.OnMapChange)) {
 		m.unknown(at+".onMapChange", "choice", string(s.OnMapChange), words(changes))
 	}
 	m.check(s.Instance != "" && !validName(s.Instance), at+".instance", quote(s.Instance)+" is not a valid name", nameHint)
-	for _, name := range sorted(s.Config) {
+	for _, name := range slices.Sorted(maps.Keys(s.Config)) {
 		m.value(member(at+".config", name), s.Config[name], 0)
 		m.check(name == "", member(at+".config", name), "the name of the variable is missing", "")
 	}
-	for _, name := range sorted(s.Maps) {
+	for _, name := range slices.Sorted(maps.Keys(s.Maps)) {
 		at := member(at+".maps", name)
 		m.check(name == "", at, "the name of the map is missing", "")
 		for i, e := range s.Maps[name] {

@@ -2,6 +2,8 @@ package programs_test
 
 import (
 	"bytes"
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"l3af/internal/artifact"
 	"l3af/internal/bind"
 	"l3af/internal/chain"
+	"l3af/internal/testenv"
 	"l3af/internal/value"
 	"l3af/programs"
 )
@@ -126,5 +129,84 @@ func TestSplice(t *testing.T) {
 				t.Errorf("%s: %s is %s", kind, l.Name, l.Linkage)
 			}
 		}
+	}
+}
+
+// What the verifier does for a chain is what it does for its programs, one after
+// the other: it does not follow each once more for every way through those before.
+func TestChainsVerifyLinearly(t *testing.T) {
+	testenv.Clean(t)
+	for _, kind := range l3af.HookKinds() {
+		sum, members := uint32(0), []chain.Member(nil)
+		for i := range 6 {
+			name := names[i%len(names)]
+			pkg, err := artifact.Open("builtin:" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, mistakes := bind.Program(pkg, kind, l3af.Program{Name: fmt.Sprint(name, i)}, "")
+			if mistakes != nil {
+				t.Fatal(mistakes)
+			}
+			members = append(members, b.Member)
+			sum += verified(t, kind, b.Member)
+		}
+		if all := verified(t, kind, members...); float64(all) > 1.3*float64(sum) {
+			t.Errorf("%s: the verifier looks at %d instructions of a chain, at %d of its programs", kind, all, sum)
+		}
+	}
+}
+
+// verified is how many instructions the verifier looks at to load a chain.
+func verified(t *testing.T, kind l3af.HookKind, members ...chain.Member) uint32 {
+	t.Helper()
+	c, err := chain.Compose(kind, members)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := c.Program.Copy()
+	for _, m := range c.Maps {
+		opened, err := ebpf.NewMap(m.Spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer opened.Close()
+		if err := spec.Instructions.AssociateMap(m.Ref, opened); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := ebpf.NewProgram(spec)
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	defer p.Close()
+	info, err := p.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, ok := info.VerifiedInstructions()
+	if !ok {
+		t.Fatal("the kernel does not say how many instructions it looked at")
+	}
+	return n
+}
+
+// The package of the README is one.
+func TestReadme(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, manifest, _ := strings.Cut(string(text), "```yaml\n")
+	manifest, _, ok := strings.Cut(manifest, "```")
+	if !ok {
+		t.Fatal("no example")
+	}
+	m, err := artifact.ParseManifest([]byte(manifest))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !m.Globals[1].Network || !m.Maps[0].KeyNetwork || m.Maps[0].Default == nil {
+		t.Errorf("%+v", m)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"l3af"
+	"l3af/client"
 )
 
 // errNotAll is returned after an apply of which something failed, or would.
@@ -83,7 +85,8 @@ func (a *app) revision(ctx context.Context) (int, error) {
 	if err == nil {
 		return r.Number, nil
 	}
-	if !errors.Is(err, l3af.ErrNotFound) {
+	refused := (*client.Error)(nil)
+	if !errors.Is(err, l3af.ErrNotFound) && !(errors.As(err, &refused) && refused.Code == "unhealthy") {
 		return 0, err
 	}
 	// None was applied, or the latest is damaged.
@@ -165,7 +168,7 @@ func (a *app) addWaiting(ctx context.Context, t *table) error {
 	}
 	for _, c := range st.Chains {
 		if c.State == l3af.Waiting {
-			t.add("", "waiting", hookName(c), "no such interface yet")
+			t.add("", "waiting", hookName(c), cmp.Or(c.Error, "no such interface yet"))
 		}
 	}
 	return nil

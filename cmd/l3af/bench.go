@@ -1,13 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"l3af/internal/bench"
 )
@@ -36,7 +36,10 @@ same run: compare those.`,
 		if opts.Repeat < 1 || opts.Rounds < 1 {
 			return &usageError{"--repeat and --rounds must be at least 1", ""}
 		}
-		if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		if os.Geteuid() != 0 {
+			return &hinted{errors.New("bench: needs root, to load BPF programs"), "run it with sudo"}
+		}
+		if terminal(a.err) {
 			opts.Progress = func(line string) { fmt.Fprintf(a.err, "\r\x1b[K%s", line) }
 			defer fmt.Fprint(a.err, "\r\x1b[K")
 		} else {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"l3af/internal/demo"
 )
@@ -35,10 +34,9 @@ the exit code is 1. It takes everything away in the end. It needs root.`,
 			if length < 3*time.Second || length > time.Hour {
 				return &usageError{"--time must be between 3s and 1h", "a time is written like 20s"}
 			}
-			f, ok := a.out.(*os.File)
 			err := demo.Run(cmd.Context(), demo.Options{
 				Out:      a.out,
-				Terminal: ok && term.IsTerminal(int(f.Fd())),
+				Terminal: terminal(a.out),
 				Keep:     keep,
 				Time:     length,
 				Command:  called(),

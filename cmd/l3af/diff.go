@@ -11,6 +11,12 @@ import (
 	"l3af/internal/doc"
 )
 
+// difference is what diff prints as JSON or YAML.
+type difference struct {
+	Different bool   `json:"different"`
+	Diff      string `json:"diff"` // unified; "" when there is none
+}
+
 func newDiff(a *app) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
@@ -40,13 +46,14 @@ It exits 0 when they say the same, 1 when they do not.`,
 				return err
 			}
 			d := diff.Diff(name, old, file, new)
-			if d == nil {
-				return nil
-			}
-			if _, err := a.out.Write(d); err != nil {
+			err = a.show(difference{d != nil, string(d)}, func(bool) error {
+				_, err := a.out.Write(d)
 				return err
+			})
+			if err == nil && d != nil {
+				err = errDifferent
 			}
-			return errDifferent
+			return err
 		},
 	}
 	cmd.Flags().StringVarP(&file, "filename", "f", "", "the document, YAML or JSON; - reads standard input")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -51,6 +52,8 @@ func (a *app) complain(err error) {
 			hint = "nothing was changed; apply would leave these as they are, and change the others"
 		}
 		fmt.Fprintln(a.err, "hint: "+hint)
+	case errors.Is(err, context.Canceled):
+		line("interrupted", "")
 	default:
 		line(err.Error(), a.hint(err))
 	}

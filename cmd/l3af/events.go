@@ -41,6 +41,10 @@ func (a *app) printEvent(e l3af.Event) error {
 	if a.output == formatWide {
 		at = e.Time.Format(time.RFC3339Nano)
 	}
-	_, err := fmt.Fprintf(a.out, "%s  %-9s  %s  %s\n", at, e.Kind, dash(e.Target), e.Message)
+	what := e.Target
+	if what == "" && e.Revision > 0 {
+		what = fmt.Sprintf("revision %d", e.Revision)
+	}
+	_, err := fmt.Fprintf(a.out, "%s  %-9s  %s  %s\n", at, e.Kind, dash(what), e.Message)
 	return err
 }

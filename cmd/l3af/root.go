@@ -57,14 +57,18 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 	// only wait, like events, are done then.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	a := &app{in: in, out: out, err: errw}
+	printed := &output{Writer: out}
+	a := &app{in: in, out: printed, err: errw}
 	root := newRoot(a)
 	root.SetArgs(args)
 	root.SetIn(in)
-	root.SetOut(out)
+	root.SetOut(printed)
 	root.SetErr(errw)
 	cmd, err := root.ExecuteContextC(ctx)
 	switch f := (*failure)(nil); {
+	case printed.err != nil:
+		a.complain(printed.err)
+		return exitFailed
 	case err == nil:
 		return exitDone
 	case errors.Is(err, errDifferent):
@@ -90,6 +94,7 @@ func newRoot(a *app) *cobra.Command {
 network interfaces and kernel events, and shows what runs.
 
 Try "l3af demo" first: it needs root and nothing else.`,
+		Version:       daemon.ReadVersion().Version,
 		Args:          cobra.ArbitraryArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -104,6 +109,7 @@ Try "l3af demo" first: it needs root and nothing else.`,
 		}
 		return e
 	}
+	root.SetVersionTemplate("l3af {{.Version}}\n")
 	root.SuggestionsMinimumDistance = 2
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.socket, "socket", "", "socket of l3afd (default $L3AF_SOCKET, else "+daemon.DefaultSocket+")")

@@ -6,13 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"l3af"
 )
@@ -57,8 +55,7 @@ verdicts.`,
 // watch shows the status again and again: in place on a terminal, else one
 // after the other.
 func (a *app) watch(ctx context.Context, every time.Duration, times int) error {
-	f, ok := a.out.(*os.File)
-	terminal := ok && term.IsTerminal(int(f.Fd()))
+	inPlace := terminal(a.out)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for n := 1; ; n++ {
@@ -79,7 +76,7 @@ func (a *app) watch(ctx context.Context, every time.Duration, times int) error {
 			b.WriteString("---\n")
 			err = printYAML(&b, st)
 		default:
-			if terminal {
+			if inPlace {
 				b.WriteString("\x1b[H\x1b[2J") // home, clear
 			} else if n > 1 {
 				b.WriteString("\n")

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"runtime/debug"
@@ -34,8 +35,10 @@ type Node interface {
 	Status(ctx context.Context) (*l3af.Status, error)
 	// Current is the revision in force, nil before the first apply.
 	Current() *l3af.Revision
-	// Revisions are those kept, newest first.
-	Revisions() ([]l3af.Revision, error)
+	// Revisions are those kept, newest first; an error ends them.
+	Revisions() iter.Seq2[*l3af.Revision, error]
+	// Revision is one of those kept, or fails with [l3af.ErrNotFound].
+	Revision(number int) (*l3af.Revision, error)
 	// Events sends what happened lately, then what happens until ctx ends.
 	Events(ctx context.Context) <-chan l3af.Event
 	Inspector

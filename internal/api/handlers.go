@@ -25,7 +25,9 @@ const (
 
 func (s *Server) getState(w http.ResponseWriter, r *http.Request) error {
 	state, revision := &l3af.State{APIVersion: l3af.APIVersion}, 0
-	if c := s.node.Current(); c != nil {
+	if c, err := s.current(r.Context()); err != nil {
+		return err
+	} else if c != nil {
 		state, revision = &c.State, c.Number
 	}
 	w.Header().Set("ETag", etag(revision))
@@ -35,6 +37,21 @@ func (s *Server) getState(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	return s.respond(w, http.StatusOK, "application/json", state)
+}
+
+// current is the revision in force, nil before the first apply. That the latest
+// cannot be read is an error: the state is not empty then, it is unknown.
+func (s *Server) current(ctx context.Context) (*l3af.Revision, error) {
+	if c := s.node.Current(); c != nil {
+		return c, nil
+	}
+	st, err := s.node.Status(ctx)
+	if err != nil || st.Revision == 0 {
+		return nil, err
+	}
+	return nil, &Problem{Status: http.StatusServiceUnavailable, Code: CodeUnhealthy,
+		Detail: fmt.Sprintf("revision %d cannot be read: %s", st.Revision, strings.Join(st.Errors, "\n")),
+		Hint:   "apply a document, or roll back to an earlier revision"}
 }
 
 func etag(revision int) string { return `"` + strconv.Itoa(revision) + `"` }
@@ -265,38 +282,60 @@ func (s *Server) getChain(w http.ResponseWriter, r *http.Request) error {
 	return p
 }
 
+// getRevisions writes one revision after the other: together they may be large.
 func (s *Server) getRevisions(w http.ResponseWriter, r *http.Request) error {
-	revs, err := s.node.Revisions()
-	if err != nil {
-		return err
+	out := json.NewEncoder(w)
+	out.SetEscapeHTML(false)
+	before := "["
+	for rev, err := range s.node.Revisions() {
+		if err != nil && before == "[" {
+			return err
+		}
+		if before == "[" {
+			w.Header().Set("Content-Type", "application/json")
+		}
+		if err == nil {
+			deadline(w, writeTimeout)
+			if _, err = io.WriteString(w, before); err == nil {
+				err = out.Encode(rev)
+			}
+		}
+		if err != nil {
+			s.log.Debug("revisions cut off", "error", err)
+			panic(http.ErrAbortHandler) // the client must not take a part for the whole
+		}
+		before = ","
 	}
-	return s.respond(w, http.StatusOK, "application/json", orEmpty(revs))
+	if before == "[" {
+		return s.respond(w, http.StatusOK, "application/json", []l3af.Revision{})
+	}
+	_, _ = io.WriteString(w, "]\n")
+	return nil
 }
 
 func (s *Server) getRevision(w http.ResponseWriter, r *http.Request) error {
 	which := r.PathValue("revision")
 	if which == "current" {
-		if c := s.node.Current(); c != nil {
+		if c, err := s.current(r.Context()); err != nil {
+			return err
+		} else if c != nil {
 			return s.respond(w, http.StatusOK, "application/json", c)
 		}
 		return &Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: "nothing was applied yet",
 			Hint: "apply a state first"}
 	}
-	revs, err := s.node.Revisions()
-	if err != nil {
-		return err
-	}
 	n, err := strconv.Atoi(which)
-	for i := range revs {
-		if err == nil && revs[i].Number == n {
-			return s.respond(w, http.StatusOK, "application/json", &revs[i])
+	if err == nil {
+		var rev *l3af.Revision
+		if rev, err = s.node.Revision(n); err == nil {
+			return s.respond(w, http.StatusOK, "application/json", rev)
+		}
+		if !errors.Is(err, l3af.ErrNotFound) {
+			return err
 		}
 	}
-	p := &Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: fmt.Sprintf("revision %.80s: not found", which)}
-	if len(revs) > 0 {
-		p.Hint = fmt.Sprintf("the revisions %d to %d are kept", revs[len(revs)-1].Number, revs[0].Number)
-	}
-	return p
+	return &Problem{Status: http.StatusNotFound, Code: CodeNotFound, Detail: fmt.Sprintf("revision %.80s: not found", which),
+		Hint: "/v1/revisions lists those that are kept"}
 }
 
 func (s *Server) getMetrics(w http.ResponseWriter, r *http.Request) error {

@@ -59,6 +59,7 @@ var (
 	}
 	noChain   = problem(http.StatusNotFound, "The hook has no chain (code not_found).")
 	forbidden = problem(http.StatusForbidden, "This peer may not write (code forbidden).")
+	damaged   = problem(http.StatusServiceUnavailable, "The latest revision cannot be read (code unhealthy).")
 	busy      = problem(http.StatusConflict, "Another apply is under way (code conflict).")
 	changed   = problem(http.StatusPreconditionFailed, "If-Match names another revision than current_revision (code precondition_failed).")
 )
@@ -95,7 +96,7 @@ func Routes() []Route {
 		{
 			Method: http.MethodGet, Path: "/v1/state", ID: "getState", Summary: "The state the node was told",
 			Description: "ETag is the revision. Before the first apply the state is empty and the revision 0.",
-			Answers:     ok(l3af.State{}, "The state document."),
+			Answers:     ok(l3af.State{}, "The state document.", damaged),
 			handle:      (*Server).getState,
 		}, {
 			Method: http.MethodPut, Path: "/v1/state", ID: "putState", Summary: "Make the node run this state and nothing else",
@@ -121,7 +122,7 @@ func Routes() []Route {
 		}, {
 			Method: http.MethodGet, Path: "/v1/revisions/{revision}", ID: "getRevision", Summary: "One applied state",
 			Params:  revisionPath{},
-			Answers: ok(l3af.Revision{}, "The revision.", problem(http.StatusNotFound, "There is no such revision, or not any more (code not_found).")),
+			Answers: ok(l3af.Revision{}, "The revision.", problem(http.StatusNotFound, "There is no such revision, or not any more (code not_found)."), damaged),
 			handle:  (*Server).getRevision,
 		}, {
 			Method: http.MethodPost, Path: "/v1/rollback", ID: "rollback", Summary: "Apply an old revision again, as a new one",

@@ -19,9 +19,11 @@ import (
 const (
 	// graceful is how long requests under way may take when the daemon stops.
 	graceful = 10 * time.Second
-	// maxConns bounds the connections of one user or remote address, so that
-	// nobody but root can use up the descriptors of the daemon.
-	maxConns = 64
+	// maxConns bounds the connections of one user or remote address, and
+	// maxOthers those of all but root together, who may have many uids or
+	// addresses: nobody but root can use up the descriptors of the daemon.
+	maxConns  = 64
+	maxOthers = 512
 )
 
 // Listen makes the unix socket of the daemon: mode 0666, because the API asks
@@ -113,6 +115,7 @@ type listener struct {
 	log   *slog.Logger
 	mu    sync.Mutex
 	count map[string]int // connections by user or remote address; root is not counted
+	all   int            // the sum of count
 }
 
 type conn struct {
@@ -159,12 +162,13 @@ func (l *listener) Accept() (net.Conn, error) {
 			return &conn{Conn: c, peer: p, gone: func() {}}, nil
 		}
 		l.mu.Lock()
-		n := l.count[key]
-		if n < maxConns {
+		ok := l.count[key] < maxConns && l.all < maxOthers
+		if ok {
 			l.count[key]++
+			l.all++
 		}
 		l.mu.Unlock()
-		if n >= maxConns {
+		if !ok {
 			l.log.Debug("connection refused: too many", "peer", key)
 			c.Close()
 			continue
@@ -172,6 +176,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		return &conn{Conn: c, peer: p, gone: func() {
 			l.mu.Lock()
 			defer l.mu.Unlock()
+			l.all--
 			if l.count[key]--; l.count[key] == 0 {
 				delete(l.count, key)
 			}

@@ -339,6 +339,21 @@ func TestBuiltins(t *testing.T) {
 	}
 }
 
+// A rule without an action would end the list: all rules after it, and its
+// own conditions, would count for nothing.
+func TestACLRuleWithoutAction(t *testing.T) {
+	pkg, err := artifact.Open("builtin:acl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := l3af.Program{Name: "acl"}
+	decode(t, `{"config": {"rules": [{"action": "drop"}, {"protocol": "tcp"}]}}`, &p)
+	_, mistakes := Program(pkg, l3af.XDP, p, at)
+	if got, want := lines(mistakes), at+".config.rules[1]: action is required"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // A document as people write it for acl: rules are a list of maps that is
 // shorter than the array, with prefixes of both families in structs.
 func TestACLDocument(t *testing.T) {

@@ -54,9 +54,15 @@ func Main(args []string) int {
 		fmt.Printf("l3afd %s %s %s\n", v.Version, v.Go, v.Revision)
 		return 0
 	}
+	// Whoever reads our log may go: that is no reason to go as well.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := run(ctx, s); err != nil {
+	// A terminal that closes takes no daemon with it.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	if err := run(ctx, s, hangups); err != nil {
 		var h *hinted
 		hint := ""
 		if errors.As(err, &h) {
@@ -77,7 +83,7 @@ type hinted struct {
 func (h *hinted) Unwrap() error { return h.error }
 
 // run is the daemon until ctx ends.
-func run(ctx context.Context, s settings) (err error) {
+func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) {
 	// All that keeps us from starting comes before anything is changed.
 	if os.Geteuid() != 0 {
 		return &hinted{errors.New("needs root, to load BPF programs and to attach them"), "run it with sudo, or as the systemd unit l3afd.service"}
@@ -163,6 +169,8 @@ func run(ctx context.Context, s settings) (err error) {
 		select {
 		case <-looked:
 			tell(log, "READY=1")
+		case <-hangups:
+			log.Info("SIGHUP changes nothing: l3af apply changes the state, a restart the flags")
 		case <-ctx.Done():
 			running = false
 		case err = <-ended:

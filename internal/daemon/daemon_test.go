@@ -1,20 +1,68 @@
 package daemon
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"l3af"
 	"l3af/client"
 	"l3af/internal/testenv"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.Wrap(m).Run()) }
+// beDaemon makes the test binary l3afd.
+const beDaemon = "L3AFD_TEST_DAEMON"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(beDaemon) != "" {
+		os.Exit(Main(os.Args[1:]))
+	}
+	os.Exit(testenv.Wrap(m).Run())
+}
+
+// The daemon outlives the reader of its log.
+func TestLogReaderGoes(t *testing.T) {
+	testenv.Root(t)
+	testenv.Clean(t)
+	dir := t.TempDir()
+	c := &client.Client{Socket: filepath.Join(dir, "s")}
+	cmd := exec.Command(os.Args[0], "-socket", c.Socket, "-state-dir", filepath.Join(dir, "state"), "-bpffs", filepath.Join(testenv.Bpffs(t), "l3af"))
+	cmd.Env = append(os.Environ(), beDaemon+"=1")
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	if _, err := bufio.NewReader(log).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	log.Close()
+	deadline := time.Now().Add(20 * time.Second)
+	for n := 0; n < 3; { // each is logged
+		if _, err := c.Rollback(t.Context(), 0, -1); errors.Is(err, l3af.ErrNotFound) {
+			n++
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
 
 // Flags win over the file, the file over the defaults; every mistake is told.
 func TestSettings(t *testing.T) {
@@ -94,7 +142,7 @@ func TestNotify(t *testing.T) {
 		ctx, stop := context.WithCancel(context.Background())
 		defer stop()
 		ended := make(chan error, 1)
-		go func() { ended <- run(ctx, s) }()
+		go func() { ended <- run(ctx, s, nil) }()
 		if got := said(); got != "READY=1" {
 			t.Errorf("said %q", got)
 		}

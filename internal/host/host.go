@@ -39,6 +39,8 @@ type Attached struct {
 	ProgramID uint32
 	LinkID    uint32
 	Segments  int // hooks: how many programs the chain is, one after another
+	// Err is why nothing above is known.
+	Err error
 }
 
 // Load is what is wanted at one target.
@@ -96,3 +98,10 @@ type Counts struct {
 	MapID    uint32 // of the counter map: never used again before the next boot
 	Programs []chain.Count
 }
+
+// ModeError says that XDP could not change its mode. What ran runs again as
+// it did, but it was detached for the try, and packets passed unseen.
+type ModeError struct{ Err error }
+
+func (e *ModeError) Error() string { return e.Err.Error() }
+func (e *ModeError) Unwrap() error { return e.Err }

@@ -122,9 +122,9 @@ func (k *Kernel) asidePath(t host.Target, id, path string) string {
 // recoverMaps gives the maps that wait aside their places if their chain runs,
 // and removes them if it does not.
 func (k *Kernel) recoverMaps(t host.Target) error {
-	ids := k.entries(k.asideDir(t))
-	if len(ids) == 0 {
-		return nil
+	ids, err := k.entries(k.asideDir(t))
+	if err != nil || len(ids) == 0 {
+		return err
 	}
 	running, err := k.runningID(t)
 	if err != nil {

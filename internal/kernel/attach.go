@@ -264,8 +264,16 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 		}
 	}
 	maps := filepath.Join(k.path(t), "maps")
-	for _, member := range k.entries(maps) {
-		for _, name := range k.entries(filepath.Join(maps, member)) {
+	members, err := k.entries(maps)
+	if err != nil {
+		return err
+	}
+	for _, member := range members {
+		names, err := k.entries(filepath.Join(maps, member))
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
 			path := filepath.Join(maps, member, name)
 			if slices.Contains(kept, path) {
 				continue

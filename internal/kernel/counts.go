@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -17,25 +18,24 @@ import (
 )
 
 // Counts reads every pinned counter map of the target: the running chain's,
-// and those of replaced chains that were not dropped yet. Counts of replaced
-// chains are final: it waits until no CPU runs them any more.
-func (k *Kernel) Counts(t host.Target) ([]host.Counts, error) {
+// and those of replaced chains that were not dropped yet. With final, the
+// counts of replaced chains are: it waits until no CPU runs them any more.
+func (k *Kernel) Counts(t host.Target, final bool) ([]host.Counts, error) {
 	if err := checkTarget(t); err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(k.path(t), "counters")
-	names := k.entries(dir)
-	if len(names) == 0 {
-		return nil, nil
-	}
-	running, err := k.runningID(t)
-	if err != nil {
+	names, err := k.entries(dir)
+	if err != nil || len(names) == 0 {
 		return nil, err
 	}
-	for _, name := range names {
-		if name != escape(running) {
+	if final {
+		running, err := k.runningID(t)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(names, func(name string) bool { return name != escape(running) }) {
 			waitForPrograms()
-			break
 		}
 	}
 	var list []host.Counts
@@ -49,8 +49,11 @@ func (k *Kernel) Counts(t host.Target) ([]host.Counts, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // dropped meanwhile
 		}
+		if err != nil && !notOurs(err) {
+			return nil, fmt.Errorf("chain %s: %w", id, err)
+		}
 		if err != nil {
-			// One that cannot be read must not hide the others.
+			// What holds no counters must not hide the others.
 			k.log.Warn("read counters", "target", t.String(), "chain", id, "error", err)
 			continue
 		}

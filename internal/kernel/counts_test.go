@@ -36,7 +36,7 @@ func TestCounts(t *testing.T) {
 				pass, drop = tcUnspec, tcShot
 			}
 			passed, dropped := kind.Verdict(pass), kind.Verdict(drop)
-			if counts, err := k.Counts(target); len(counts) > 0 || err != nil {
+			if counts, err := k.Counts(target, true); len(counts) > 0 || err != nil {
 				t.Errorf("before any chain: %+v, %v", counts, err)
 			}
 			send := func(n int, port int) {
@@ -55,7 +55,7 @@ func TestCounts(t *testing.T) {
 			k = restart(t, k)
 			send(1, 9)
 
-			counts, err := k.Counts(target)
+			counts, err := k.Counts(target, true)
 			if err != nil || len(counts) != 2 {
 				t.Fatalf("%+v, %v", counts, err)
 			}
@@ -83,7 +83,7 @@ func TestCounts(t *testing.T) {
 			// Back to the first before it was dropped: it counts on.
 			attach(t, k, host.Load{Target: target, Chain: first, Contents: denied})
 			send(1, 9)
-			counts, err = k.Counts(target)
+			counts, err = k.Counts(target, true)
 			if err != nil || len(counts) != 2 {
 				t.Fatalf("%+v, %v", counts, err)
 			}
@@ -100,7 +100,7 @@ func TestCounts(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if counts, err = k.Counts(target); err != nil || len(counts) != 1 || counts[0].ID != first.ID {
+			if counts, err = k.Counts(target, true); err != nil || len(counts) != 1 || counts[0].ID != first.ID {
 				t.Errorf("after the drop %+v, %v", counts, err)
 			}
 		})
@@ -128,7 +128,7 @@ func TestCountsGarbage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	counts, err := k.Counts(target)
+	counts, err := k.Counts(target, true)
 	if err != nil || len(counts) != 1 || counts[0].ID != c.ID {
 		t.Errorf("%+v, %v", counts, err)
 	}

@@ -123,7 +123,11 @@ func (k *Kernel) tiedPath(t host.Target, id string) string {
 func (k *Kernel) tidyTied(t host.Target, keep string) error {
 	waited := false
 	dir := k.tiedPath(t, "")
-	for _, id := range k.entries(dir) {
+	ids, err := k.entries(dir)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
 		if id == escape(keep) {
 			continue
 		}

@@ -51,6 +51,10 @@ func (k *Kernel) attachHook(t host.Target, dev *device, want l3af.Mode, prog *eb
 		return host.Result{}, k.explainBusy(t, dev, err)
 	}
 	defer l.Close()
+	if err := k.makeRoom(t, dev, 0); err != nil {
+		_ = l.Detach()
+		return host.Result{}, err
+	}
 	if err := k.switchPin(t, l); err != nil {
 		_ = l.Detach()
 		return host.Result{}, err
@@ -60,7 +64,8 @@ func (k *Kernel) attachHook(t host.Target, dev *device, want l3af.Mode, prog *eb
 
 // changeMode replaces an XDP link by one of another mode. The kernel has no
 // place for both, so for a moment packets pass unseen; when the new mode is
-// refused, the old program runs again in the old.
+// refused, the old program runs again in the old, and the error is a
+// [*host.ModeError].
 func (k *Kernel) changeMode(t host.Target, dev *device, cur *pinned, want l3af.Mode, prog *ebpf.Program) (host.Result, error) {
 	old, err := ebpf.NewProgramFromID(cur.info.Program)
 	if err != nil {
@@ -86,14 +91,21 @@ func (k *Kernel) changeMode(t host.Target, dev *device, cur *pinned, want l3af.M
 	if errBack != nil {
 		err = errors.Join(err, fmt.Errorf("run on in %s mode: %w", cur.mode, errBack))
 	}
-	return host.Result{}, err
+	return host.Result{}, &host.ModeError{Err: err}
 }
 
 // inherit finds a link of ours that runs on dev under a name that dev no
 // longer has, and makes it the target's: an interface that was renamed keeps
 // its program until the new one takes over. Nil when there is none.
 func (k *Kernel) inherit(t host.Target, dev *device) (*pinned, error) {
-	for _, other := range k.targets() {
+	if any, err := runsAny(t.Hook.Kind, dev); err != nil || !any {
+		return nil, err
+	}
+	targets, err := k.targets()
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range targets {
 		if other == t || other.Probe != "" || other.Hook.Kind != t.Hook.Kind {
 			continue
 		}
@@ -114,10 +126,13 @@ func (k *Kernel) inherit(t host.Target, dev *device) (*pinned, error) {
 		}
 		if err == nil {
 			k.log.Info("interface has a new name", "from", other.String(), "to", t.String())
+			err = k.moveSegments(t, other)
+		}
+		if err == nil {
 			err = k.moveSegments(other, t)
 		}
 		if err == nil {
-			err = os.Rename(k.linkPath(other), k.linkPath(t))
+			err = exchange(k.linkPath(other), k.linkPath(t))
 		}
 		if err != nil {
 			p.Close()
@@ -126,6 +141,72 @@ func (k *Kernel) inherit(t host.Target, dev *device) (*pinned, error) {
 		return p, nil
 	}
 	return nil, nil
+}
+
+// runsAny reports whether there is any link at a hook.
+func runsAny(kind l3af.HookKind, dev *device) (bool, error) {
+	if kind == l3af.XDP {
+		return len(dev.xdp) > 0, nil
+	}
+	ids, err := tcxLinks(kind, dev)
+	return len(ids) > 0, err
+}
+
+// exchange moves a pin. What is in its way takes its place: that may run on
+// an interface that was renamed as well, and be inherited next.
+func exchange(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE)
+	// There is nothing in the way, or the kernel (before 5.16) cannot.
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
+		err = os.Rename(from, to)
+	}
+	return err
+}
+
+// makeRoom moves a link that is pinned at the target but runs on an interface
+// that has another name now: it is pinned under that name and runs until the
+// chain of that name takes over. depth bounds what moves along.
+func (k *Kernel) makeRoom(t host.Target, dev *device, depth int) error {
+	l, info, err := openLink(k.linkPath(t))
+	if err != nil {
+		return nil // there is none
+	}
+	defer l.Close()
+	index := 0
+	if x := info.XDP(); x != nil {
+		index = int(x.Ifindex)
+	} else if x := info.TCX(); x != nil {
+		index = int(x.Ifindex)
+	}
+	if index == 0 || index == dev.index || depth > 8 {
+		return nil
+	}
+	all, err := devices("")
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
+		if d.index != index {
+			continue
+		}
+		to := host.Target{Hook: l3af.Hook{Netns: t.Hook.Netns, Interface: d.name, Kind: t.Hook.Kind}}
+		// Not where its index is that of another interface, elsewhere.
+		if runs, err := (&pinned{link: l, info: info}).runsAt(to, &d); err != nil || !runs {
+			return err
+		}
+		if err := k.makeRoom(to, &d, depth+1); err != nil {
+			return err
+		}
+		k.log.Info("interface has a new name", "from", t.String(), "to", to.String())
+		if err := os.MkdirAll(k.path(to), 0o700); err != nil {
+			return fmt.Errorf("make directory for pins: %w", err)
+		}
+		if err := k.moveSegments(t, to); err != nil {
+			return err
+		}
+		return os.Rename(k.linkPath(t), k.linkPath(to))
+	}
+	return nil
 }
 
 // explainBusy says who is in the way.

@@ -73,13 +73,14 @@ func (k *Kernel) unuse(marked []string) {
 }
 
 // uses reports whether the target uses shared maps.
-func (k *Kernel) uses(t host.Target) bool {
-	for _, name := range k.subdirs(k.instances()) {
+func (k *Kernel) uses(t host.Target) (bool, error) {
+	names, err := k.subdirs(k.instances())
+	for _, name := range names {
 		if _, err := os.Lstat(filepath.Join(k.instances(), name, "users", k.user(t))); err == nil {
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, err
 }
 
 // leave makes the target use no other shared maps than those of keep, none if
@@ -94,9 +95,17 @@ func (k *Kernel) leave(t host.Target, keep *chain.Chain) error {
 		}
 	}
 	left := false
-	for _, name := range k.subdirs(k.instances()) {
+	names, err := k.subdirs(k.instances())
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
 		dir := filepath.Join(k.instances(), name, "users", k.user(t))
-		for _, used := range k.entries(dir) {
+		maps, err := k.entries(dir)
+		if err != nil {
+			return err
+		}
+		for _, used := range maps {
 			if slices.Contains(kept, filepath.Join(name, used)) {
 				continue
 			}
@@ -115,14 +124,25 @@ func (k *Kernel) leave(t host.Target, keep *chain.Chain) error {
 // sweep removes the shared maps that no target uses, users that are no target,
 // and directories that are empty then.
 func (k *Kernel) sweep() error {
-	for _, name := range k.subdirs(k.instances()) {
+	names, err := k.subdirs(k.instances())
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
 		dir := filepath.Join(k.instances(), name)
 		users, pins := filepath.Join(dir, "users"), filepath.Join(dir, "maps")
 		used := map[string]bool{}
-		for _, user := range k.entries(users) {
+		all, err := k.entries(users)
+		if err != nil {
+			return err
+		}
+		for _, user := range all {
 			at := filepath.Join(users, user)
 			target := filepath.Join(k.root, strings.ReplaceAll(user, ",", "/"))
-			maps := k.entries(at)
+			maps, err := k.entries(at)
+			if err != nil {
+				return err
+			}
 			if info, err := os.Lstat(target); err != nil || !info.IsDir() || len(maps) == 0 {
 				if err := removePins(at); err != nil {
 					return err
@@ -133,7 +153,11 @@ func (k *Kernel) sweep() error {
 				used[m] = true
 			}
 		}
-		for _, m := range k.entries(pins) {
+		shared, err := k.entries(pins)
+		if err != nil {
+			return err
+		}
+		for _, m := range shared {
 			if used[m] {
 				continue
 			}

@@ -40,7 +40,16 @@ func sharing(t *testing.T, kind l3af.HookKind, instance string, names ...string)
 // users lists who uses the maps of an instance.
 func users(t *testing.T, k *Kernel, instance string) []string {
 	t.Helper()
-	return k.entries(filepath.Join(k.instanceDir(instance), "users"))
+	return list(t, k, filepath.Join(k.instanceDir(instance), "users"))
+}
+
+func list(t *testing.T, k *Kernel, dir string) []string {
+	t.Helper()
+	names, err := k.entries(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
 }
 
 // Programs of one instance at hooks of all kinds and a probe use the same
@@ -109,7 +118,7 @@ func TestInstances(t *testing.T) {
 	if got := users(t, k, "edge.1"); !slices.Equal(got, []string{"probes,e%2E1"}) {
 		t.Errorf("used by %q", got)
 	}
-	if names := k.entries(filepath.Join(k.instanceDir("edge.1"), "maps")); !slices.Equal(names, []string{"%2Ebss"}) {
+	if names := list(t, k, filepath.Join(k.instanceDir("edge.1"), "maps")); !slices.Equal(names, []string{"%2Ebss"}) {
 		t.Errorf("the probe uses .bss alone; there are %q", names)
 	}
 	if err := k.Tidy(ev, nil); err != nil {

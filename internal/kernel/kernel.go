@@ -78,7 +78,12 @@ func New(bpffs string, log *slog.Logger) (*Kernel, error) {
 	}
 	k.idle = time.AfterFunc(time.Hour, debug.FreeOSMemory)
 	k.idle.Stop()
-	for _, t := range k.targets() {
+	targets, err := k.targets()
+	if err != nil {
+		k.dir.Close()
+		return nil, err
+	}
+	for _, t := range targets {
 		if err := k.recover(t); err != nil {
 			log.Warn("put a target in order", "target", t.String(), "error", err)
 		}

@@ -42,7 +42,11 @@ func openAt(t *testing.T, dir string) *Kernel {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		for _, target := range k.targets() {
+		targets, err := k.targets()
+		if err != nil {
+			t.Error(err)
+		}
+		for _, target := range targets {
 			if err := k.Tidy(target, nil); err != nil {
 				t.Error(err)
 			}

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"syscall"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -51,12 +50,13 @@ func openLink(path string) (link.Link, *link.Info, error) {
 // interface was renamed or moved. The thread is in the hook's namespace.
 func (k *Kernel) openRunning(path string, t host.Target, dev *device) (*pinned, error) {
 	l, info, err := openLink(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	} else if otherKind(err) {
+	case err != nil && notOurs(err):
 		k.log.Debug("not a link", "path", path, "error", err)
 		return nil, nil
-	} else if err != nil {
+	case err != nil:
 		return nil, err
 	}
 	p := &pinned{link: l, info: info}
@@ -66,14 +66,6 @@ func (k *Kernel) openRunning(path string, t host.Target, dev *device) (*pinned, 
 		return nil, err
 	}
 	return p, nil
-}
-
-// otherKind says whether opening a pin failed since it is one of another kind.
-// That gives an error without a number, a directory EACCES; others, such as
-// EMFILE, say nothing about the pin.
-func otherKind(err error) bool {
-	number := syscall.Errno(0)
-	return err != nil && (!errors.As(err, &number) || number == unix.EACCES)
 }
 
 // runsAt asks the hook or event itself whether the link runs there: an
@@ -220,8 +212,12 @@ type done struct{ error }
 
 // Attached reads back every target that has a pin of ours, in any state.
 func (k *Kernel) Attached() ([]host.Attached, error) {
+	targets, err := k.targets()
+	if err != nil {
+		return nil, err
+	}
 	var list []host.Attached
-	for _, t := range k.targets() {
+	for _, t := range targets {
 		a := host.Attached{Target: t}
 		err := k.at(t, func(dev *device) error {
 			p, err := k.openRunning(k.linkPath(t), t, dev)
@@ -248,7 +244,7 @@ func (k *Kernel) Attached() ([]host.Attached, error) {
 			// Replaced or removed while we looked: as if it did not run.
 			k.log.Debug("read back", "target", t.String(), "error", err)
 		} else if err != nil {
-			return nil, fmt.Errorf("read back %s: %w", t, err)
+			a.Err = fmt.Errorf("read back %s: %w", t, err)
 		}
 		list = append(list, a)
 	}

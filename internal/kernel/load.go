@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -176,5 +177,8 @@ func wholeLog(err error) error {
 // its last line.
 type verifierError struct{ err *ebpf.VerifierError }
 
-func (e *verifierError) Error() string { return fmt.Sprintf("%+v", e.err) }
+func (e *verifierError) Error() string {
+	// Refusals before the verifier began have no log.
+	return strings.TrimSuffix(strings.TrimSpace(fmt.Sprintf("%+v", e.err)), ":")
+}
 func (e *verifierError) Unwrap() error { return e.err }

@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"io/fs"
+	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -101,6 +102,75 @@ func TestInterfaceRenamed(t *testing.T) {
 			testenv.DeleteLink(t, "", "v0")
 			testenv.DeleteLink(t, "", "w0")
 		})
+	}
+}
+
+// Interfaces that change names never run without a program, in whatever order
+// their chains take over.
+func TestNamesChangePlaces(t *testing.T) {
+	for _, kind := range l3af.HookKinds() {
+		for name, renames := range map[string][]string{
+			"swap":  {"v0>tmp", "w0>v0", "tmp>w0"},
+			"shift": {"w0>x0", "v0>w0", "u0>v0"},
+		} {
+			t.Run(string(kind)+" "+name, func(t *testing.T) {
+				testenv.Clean(t)
+				pass := map[bool]int32{true: xdpPass, false: tcUnspec}[kind == l3af.XDP]
+				for _, n := range []string{"u", "v", "w"} {
+					testenv.Veth(t, testenv.End{Name: n + "0"}, testenv.End{Name: n + "1"})
+				}
+				k := open(t)
+				for _, n := range []string{"v0", "w0"} {
+					attach(t, k, host.Load{Target: hook(kind, "", n), Chain: gate(t, kind, pass)})
+				}
+				for _, r := range renames {
+					from, to, _ := strings.Cut(r, ">")
+					rename(t, from, to)
+				}
+				runs := func(name string) bool {
+					d, err := findDevice(name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					any, err := runsAny(kind, d)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return any
+				}
+				var names []string
+				for _, n := range []string{"v0", "w0", "x0"} {
+					if _, err := findDevice(n); err == nil {
+						names = append(names, n)
+					}
+				}
+				next := gate(t, kind, pass, pass)
+				for i, n := range names {
+					attach(t, k, host.Load{Target: hook(kind, "", n), Chain: next})
+					for _, later := range names[i+1:] {
+						if !runs(later) {
+							t.Errorf("nothing runs on %s after the attach to %s", later, n)
+						}
+					}
+				}
+				ids := map[uint32]bool{}
+				for _, n := range names {
+					a := attached(t, k, hook(kind, "", n))
+					if a.ID != next.ID {
+						t.Errorf("%+v", a)
+					}
+					ids[a.LinkID] = true
+				}
+				if len(ids) != len(names) {
+					t.Errorf("links %v of %v", ids, names)
+				}
+				for _, n := range append(names, "u0") {
+					if _, err := findDevice(n); err == nil {
+						testenv.DeleteLink(t, "", n)
+					}
+				}
+			})
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -98,8 +99,7 @@ func (k *Kernel) mapPath(t host.Target, id string, m *chain.Map) string {
 
 // targets lists every target that has a directory. What else is there is not
 // ours and passed over.
-func (k *Kernel) targets() []host.Target {
-	var list []host.Target
+func (k *Kernel) targets() (list []host.Target, err error) {
 	add := func(t host.Target, dir string) {
 		// Another spelling of a target's directory is not ours.
 		if t != (host.Target{}) && checkTarget(t) == nil && k.path(t) == dir {
@@ -109,48 +109,69 @@ func (k *Kernel) targets() []host.Target {
 		}
 	}
 	hooks := filepath.Join(k.root, "hooks")
-	for _, at := range k.subdirs(hooks) {
+	places, err := k.subdirs(hooks)
+	if err != nil {
+		return nil, err
+	}
+	for _, at := range places {
 		var h l3af.Hook
 		h.Interface, _ = unescape(at)
 		// No interface has a colon in its name; namespaces may.
 		if i := strings.LastIndexByte(h.Interface, ':'); i >= 0 {
 			h.Netns, h.Interface = h.Interface[:i], h.Interface[i+1:]
 		}
-		for _, kind := range k.subdirs(filepath.Join(hooks, at)) {
+		kinds, err := k.subdirs(filepath.Join(hooks, at))
+		if err != nil {
+			return nil, err
+		}
+		for _, kind := range kinds {
 			h.Kind = l3af.HookKind(kind)
 			add(host.Target{Hook: h}, filepath.Join(hooks, at, kind))
 		}
 	}
 	probes := filepath.Join(k.root, "probes")
-	for _, name := range k.subdirs(probes) {
+	names, err := k.subdirs(probes)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
 		probe, _ := unescape(name)
 		add(host.Target{Probe: probe}, filepath.Join(probes, name))
 	}
-	return list
+	return list, nil
 }
 
 // subdirs lists the directories in dir; none when it is not there.
-func (k *Kernel) subdirs(dir string) []string {
-	return slices.DeleteFunc(k.entries(dir), func(name string) bool {
+func (k *Kernel) subdirs(dir string) ([]string, error) {
+	names, err := k.entries(dir)
+	return slices.DeleteFunc(names, func(name string) bool {
 		info, err := os.Lstat(filepath.Join(dir, name))
 		if err == nil && !info.IsDir() {
 			k.log.Debug("not ours", "path", filepath.Join(dir, name))
 		}
 		return err != nil || !info.IsDir()
-	})
+	}), err
 }
 
 // entries lists what is in dir; nothing when it is not a directory.
-func (k *Kernel) entries(dir string) []string {
+func (k *Kernel) entries(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-		k.log.Warn("read bpffs", "error", err)
+		return nil, fmt.Errorf("read bpffs: %w", err)
 	}
 	names := make([]string, len(entries))
 	for i, e := range entries {
 		names[i] = e.Name()
 	}
-	return names
+	return names, nil
+}
+
+// notOurs reports whether opening a pin failed because of what it is: a pin of
+// another kind gives an error without a number, a directory EACCES. Others,
+// such as EMFILE, say nothing about it.
+func notOurs(err error) bool {
+	number := syscall.Errno(0)
+	return !errors.As(err, &number) || number == unix.EACCES
 }
 
 // checkTarget refuses a target that has no place under bpffs.
@@ -194,13 +215,16 @@ func (k *Kernel) prune(dir string) {
 // pruneTarget removes the empty directories of a target.
 func (k *Kernel) pruneTarget(t host.Target) {
 	maps := filepath.Join(k.path(t), "maps")
-	for _, member := range k.subdirs(maps) {
+	members, _ := k.subdirs(maps)
+	for _, member := range members {
 		_ = os.Remove(filepath.Join(maps, member)) // fails when not empty
 	}
 	_ = os.Remove(maps)
 	tied := k.tiedPath(t, "")
-	for _, id := range k.subdirs(tied) {
-		for _, member := range k.subdirs(filepath.Join(tied, id)) {
+	ids, _ := k.subdirs(tied)
+	for _, id := range ids {
+		members, _ := k.subdirs(filepath.Join(tied, id))
+		for _, member := range members {
 			_ = os.Remove(filepath.Join(tied, id, member))
 		}
 		_ = os.Remove(filepath.Join(tied, id))
@@ -209,7 +233,7 @@ func (k *Kernel) pruneTarget(t host.Target) {
 	_ = os.Remove(filepath.Join(k.path(t), "counters"))
 	_ = os.Remove(filepath.Join(k.path(t), segmentsDir))
 	// A target's directory stays as long as its marks of use.
-	if !k.uses(t) {
+	if uses, err := k.uses(t); err == nil && !uses {
 		k.prune(k.path(t))
 	}
 }

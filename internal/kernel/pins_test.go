@@ -83,7 +83,10 @@ func TestTargetsAreReadBack(t *testing.T) {
 		}
 		t.Cleanup(func() { k.prune(filepath.Join(k.root, garbage)) })
 	}
-	got := k.targets()
+	got, err := k.targets()
+	if err != nil {
+		t.Error(err)
+	}
 	key := func(a, b host.Target) int { return strings.Compare(a.String(), b.String()) }
 	slices.SortFunc(got, key)
 	slices.SortFunc(want, key)

@@ -73,7 +73,7 @@ func TestProbes(t *testing.T) {
 			if again := attached(t, k, target); again != last {
 				t.Errorf("after a restart %+v, before %+v", again, last)
 			}
-			if counts, err := k.Counts(target); len(counts) > 0 || err != nil {
+			if counts, err := k.Counts(target, true); len(counts) > 0 || err != nil {
 				t.Errorf("counts %v, %v", counts, err)
 			}
 			if err := k.Detach(target); err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -63,9 +64,9 @@ func (k *Kernel) pinSegments(t host.Target, p *programs) (string, error) {
 // is in them, and gives those that run their chain's name.
 func (k *Kernel) tidySegments(t host.Target) error {
 	dir := filepath.Join(k.path(t), segmentsDir)
-	names := k.entries(dir)
-	if len(names) == 0 {
-		return nil
+	names, err := k.entries(dir)
+	if err != nil || len(names) == 0 {
+		return err
 	}
 	used, err := k.usedMaps()
 	if err != nil {
@@ -80,7 +81,7 @@ func (k *Kernel) tidySegments(t host.Target) error {
 			kept = append(kept, path)
 		case err == nil, errors.Is(err, fs.ErrNotExist):
 			unused = append(unused, path)
-		case otherKind(err): // no map: not ours
+		case notOurs(err): // no map: not ours
 			k.log.Debug("not a map", "path", path, "error", err)
 		default:
 			return fmt.Errorf("look for segments in use: %w", err)
@@ -114,38 +115,49 @@ func (k *Kernel) tidySegments(t host.Target) error {
 // usedMaps are the maps of the programs that the links of all targets hold: an
 // interrupted move leaves pins with one target and the link with another.
 func (k *Kernel) usedMaps() (map[ebpf.MapID]bool, error) {
-	used := map[ebpf.MapID]bool{}
-	for _, t := range k.targets() {
+	targets, err := k.targets()
+	if err != nil {
+		return nil, err
+	}
+	all := map[ebpf.MapID]bool{}
+	for _, t := range targets {
 		for _, name := range []string{linkPin, newLinkPin} {
-			l, info, err := openLink(filepath.Join(k.path(t), name))
-			if errors.Is(err, fs.ErrNotExist) || otherKind(err) {
-				continue
-			} else if err != nil {
+			used, err := linkMaps(filepath.Join(k.path(t), name))
+			if err != nil {
 				return nil, fmt.Errorf("%s: %w", t, err)
 			}
-			err = func() error {
-				defer l.Close()
-				p, err := ebpf.NewProgramFromID(info.Program)
-				if err != nil {
-					return err
-				}
-				defer p.Close()
-				of, err := p.Info()
-				if err != nil {
-					return err
-				}
-				ids, _ := of.MapIDs()
-				for _, id := range ids {
-					used[id] = true
-				}
-				return nil
-			}()
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // it is gone, as that of a link whose interface is
-			} else if err != nil {
-				return nil, fmt.Errorf("%s: %w", t, err)
-			}
+			maps.Copy(all, used)
 		}
+	}
+	return all, nil
+}
+
+// linkMaps are the maps of the program that a pinned link holds; none where
+// there is no link, or no program any more as its interface is gone.
+func linkMaps(path string) (map[ebpf.MapID]bool, error) {
+	l, info, err := openLink(path)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || notOurs(err) {
+			err = nil
+		}
+		return nil, err
+	}
+	defer l.Close()
+	p, err := ebpf.NewProgramFromID(info.Program)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	} else if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	of, err := p.Info()
+	if err != nil {
+		return nil, err
+	}
+	used := map[ebpf.MapID]bool{}
+	ids, _ := of.MapIDs()
+	for _, id := range ids {
+		used[id] = true
 	}
 	return used, nil
 }
@@ -164,13 +176,24 @@ func mapID(path string) (ebpf.MapID, error) {
 	return id, nil
 }
 
-// moveSegments gives the segments of one target to another, which gets its
-// link then.
+// moveSegments gives the segments of the link that is pinned at one target to
+// another, which gets the link then.
 func (k *Kernel) moveSegments(from, to host.Target) error {
 	dir := filepath.Join(k.path(from), segmentsDir)
-	for _, name := range k.entries(dir) {
+	names, err := k.entries(dir)
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	used, err := linkMaps(k.linkPath(from))
+	if err != nil {
+		return fmt.Errorf("move segments: %w", err)
+	}
+	for _, name := range names {
 		id, ok := unescape(name)
 		if !ok {
+			continue
+		}
+		if m, err := mapID(filepath.Join(dir, name)); err != nil || !used[m] {
 			continue
 		}
 		path, err := k.freeSegmentsPath(to, id)

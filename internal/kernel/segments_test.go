@@ -120,7 +120,7 @@ func TestSegmentsUnderTraffic(t *testing.T) {
 			if _, _, err := denied.ReadFrom(make([]byte, 16)); err == nil {
 				t.Error("a denied packet came through")
 			}
-			counts, err := k.Counts(target)
+			counts, err := k.Counts(target, true)
 			if err != nil {
 				t.Fatal(err)
 			}

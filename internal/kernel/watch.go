@@ -27,7 +27,7 @@ const (
 // Watch calls changed after interfaces of the daemon's own or a named network
 // namespace come, go or change, and after such a namespace does, until ctx
 // ends. It asks names for the namespaces about once a second. Calls do not
-// overlap.
+// overlap. An error says that nothing is heard any more.
 func (k *Kernel) Watch(ctx context.Context, names func() []string, changed func()) error {
 	// One socket hears all namespaces that have an id in ours. Sockets inside
 	// of them would keep them alive after `ip netns del`.
@@ -48,14 +48,13 @@ func (k *Kernel) Watch(ctx context.Context, names func() []string, changed func(
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	defer socket.Close()
+	deaf := make(chan error, 1)
 	wait.Go(func() {
 		for {
 			_, _, err := socket.Receive()
 			// ENOBUFS says that messages were lost, which is an event too.
 			if err != nil && !errors.Is(err, unix.ENOBUFS) {
-				if ctx.Err() == nil {
-					k.log.Error("watch interfaces", "error", err)
-				}
+				deaf <- err
 				return
 			}
 			event()
@@ -69,6 +68,8 @@ func (k *Kernel) Watch(ctx context.Context, names func() []string, changed func(
 		select {
 		case <-ctx.Done():
 			return nil
+		case err := <-deaf:
+			return fmt.Errorf("watch interfaces: %w", err)
 		case <-ticker.C:
 			now := k.namespaces(names())
 			if !maps.Equal(there, now) {

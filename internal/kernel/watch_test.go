@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"l3af/internal/host"
 	"l3af/internal/testenv"
@@ -115,6 +117,41 @@ func TestWatchKeepsNoNamespace(t *testing.T) {
 		_, err := netlink.LinkByName("here")
 		return errors.As(err, new(netlink.LinkNotFoundError))
 	})
+}
+
+// A watch that hears nothing any more says so: here because of a message that
+// makes no sense.
+func TestWatchFails(t *testing.T) {
+	testenv.Clean(t)
+	k := open(t)
+	asked := make(chan struct{}, 100)
+	done := make(chan error, 1)
+	go func() {
+		done <- k.Watch(t.Context(), func() []string { asked <- struct{}{}; return nil }, func() {})
+	}()
+	<-asked // it listens
+	table, err := os.ReadFile("/proc/thread-self/net/netlink")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for line := range strings.Lines(string(table)) {
+		var ptr string
+		var protocol, port, groups uint32
+		if n, _ := fmt.Sscanf(line, "%s %d %d %x", &ptr, &protocol, &port, &groups); n != 4 || protocol != unix.NETLINK_ROUTE || groups == 0 {
+			continue
+		}
+		if err := unix.Sendto(fd, []byte("short"), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: port}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-done; err == nil {
+		t.Error("no error")
+	}
 }
 
 func TestInterfaces(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"reflect"
 	"slices"
@@ -37,8 +36,8 @@ func (n *Node) Rollback(ctx context.Context, to int, by string, ifRevision int) 
 		var err error
 		if to == 0 {
 			old, err = n.revs.before()
-		} else if old, err = n.revs.read(to); errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("revision %d: %w", to, l3af.ErrNotFound)
+		} else {
+			old, err = n.revs.find(to)
 		}
 		if err != nil {
 			return nil, nil, err
@@ -100,7 +99,8 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, prepare fu
 		n.events.publish(l3af.Event{Kind: eventApplied, Message: "applied by " + by, Revision: rev.Number})
 		n.prune()
 	}
-	applied.Steps = n.reconcile(context.WithoutCancel(ctx))
+	clear(n.refused)
+	applied.Steps = n.reconcile(context.WithoutCancel(ctx), true)
 	if applied.Steps == nil {
 		applied.Steps = []l3af.Step{}
 	}
@@ -234,15 +234,21 @@ func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 			p.Failed = append(p.Failed, step)
 		}
 	}
+	has := map[host.Target]host.Attached{}
+	for _, h := range attached {
+		has[h.Target] = h
+	}
 	now := map[host.Target]*made{}
 	for _, m := range n.made {
 		now[m.key()] = m
 	}
 	for _, w := range wants {
-		old := now[w.made.key()]
+		old, have := now[w.made.key()], has[w.target]
 		if w.unread != nil {
 			p.Failed = append(p.Failed, l3af.Step{Verb: verbAttach, Target: w.target.String(), To: w.made.id,
 				Error: fmt.Sprintf("list interfaces: %v", w.unread)})
+		} else if have.Err != nil {
+			p.Failed = append(p.Failed, l3af.Step{Verb: verbAttach, Target: w.target.String(), To: w.made.id, Error: have.Err.Error()})
 		} else if w.present && !changes[w.target] && old != nil && old.id == w.made.id && !alreadyWanted(old.contents, w.made.contents) {
 			p.Steps = append(p.Steps, l3af.Step{Verb: verbWrite, Target: w.target.String(), To: w.made.id})
 		}

@@ -137,7 +137,7 @@ func (r *rig) apply(s *l3af.State) *l3af.Applied {
 func (r *rig) reconcile() []l3af.Step {
 	r.n.mu.Lock()
 	defer r.n.mu.Unlock()
-	return r.n.reconcile(context.Background())
+	return r.n.reconcile(context.Background(), true)
 }
 
 // restart is kill -9 and a new start.

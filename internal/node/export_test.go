@@ -12,5 +12,5 @@ var (
 func Reconcile(n *Node) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.reconcile(context.Background())
+	n.reconcile(context.Background(), true)
 }

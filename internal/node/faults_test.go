@@ -16,6 +16,23 @@ import (
 	"l3af/internal/host"
 )
 
+// Somebody else detaches a chain: until the next look status says that it does
+// not run, and not that its interface is missing.
+func TestDetachedByOthers(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two"))
+	if err := r.k.Detach(hookOf("xdp/v0")); err != nil {
+		t.Fatal(err)
+	}
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Waiting || c.Error != "it is not attached yet" {
+		t.Errorf("%+v", c)
+	}
+	wantSteps(t, r.reconcile(), "attach xdp/v0")
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running || c.Error != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
 // A revision that cannot be read: what runs runs on, nothing is changed and
 // the file stays until a state is applied.
 func TestDamagedRevision(t *testing.T) {
@@ -262,6 +279,45 @@ func TestBrokenHookIsAlone(t *testing.T) {
 	}
 }
 
+// A change of XDP mode that the machine refuses has a price: it is tried at an
+// apply, and not again and again.
+func TestModeRefused(t *testing.T) {
+	r := newRig(t)
+	r.k.OnlyGeneric = map[string]bool{"v0": true}
+	s := state("two")
+	s.Chains[0].Mode = l3af.Generic
+	r.apply(s)
+	tries := 0
+	r.k.Before = func(method string, _ host.Target) error {
+		if method == "Attach" {
+			tries++
+		}
+		return nil
+	}
+	s.Chains[0].Mode = l3af.Native
+	for want := 1; want <= 2; want++ {
+		a, err := r.n.Apply(context.Background(), s, "test", -1)
+		if err != nil || len(a.Failed) != 1 || !strings.Contains(a.Failed[0].Error, "not supported (tried again at the next apply") {
+			t.Errorf("%+v, %v", a, err)
+		}
+		for range 3 {
+			wantSteps(t, r.reconcile())
+		}
+		if c := chainAt(t, r.status(), "xdp/v0"); tries != want || c.State != l3af.Failed || c.Mode != l3af.Generic || c.Error != a.Failed[0].Error {
+			t.Errorf("tried %d times, want %d: %+v", tries, want, c)
+		}
+	}
+	// Where nothing runs, nothing is lost by a try.
+	r.k.DeleteInterface("", "v0")
+	r.reconcile()
+	r.k.OnlyGeneric = nil
+	r.k.AddInterface("", "v0")
+	wantSteps(t, r.reconcile(), "attach xdp/v0")
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running || c.Mode != l3af.Native || c.Error != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
 // events0 gives the events so far.
 func events0(n *Node) <-chan l3af.Event {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -327,6 +383,141 @@ func TestNamespaceUnread(t *testing.T) {
 	wantSteps(t, r.reconcile())
 	if c := chainAt(t, r.status(), "xdp/blue:v1"); c.State != l3af.Running {
 		t.Errorf("%+v", c)
+	}
+}
+
+// A target that cannot be read back is left as it is, and the others are not.
+func TestTargetUnread(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("hooks"))
+	before := chainAt(t, r.status(), "xdp/v0")
+	r.k.Before = func(method string, target host.Target) error {
+		if method == "ReadBack" && target == hookOf("xdp/v0") {
+			return errors.New("too many open files")
+		}
+		return nil
+	}
+	a, err := r.n.Apply(context.Background(), state("two"), "test", -1)
+	if err != nil || len(a.Failed) != 1 || a.Failed[0].Target != "xdp/v0" {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Failed || !strings.Contains(c.Error, "too many open files") {
+		t.Errorf("%+v", c)
+	}
+	if p, err := r.n.Plan(context.Background(), state("two")); err != nil || len(p.Failed) != 1 || len(p.Steps) != 0 {
+		t.Errorf("%+v, %v", p, err)
+	}
+	r.k.Before = nil
+	if now := r.k.Running(); len(now) != 1 || now[hookOf("xdp/v0")] != before.ID {
+		t.Errorf("running: %v", now)
+	}
+	r.reconcile()
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running || c.Error != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// An interface that comes or goes is no reason to read the maps of others, but
+// for those that could not be written.
+func TestContentsWait(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two"))
+	r.restart()
+	writes, fail := 0, error(nil)
+	r.k.Before = func(method string, _ host.Target) error {
+		if method == "Write" {
+			writes++
+			return fail
+		}
+		return nil
+	}
+	look := func(contents bool, want int) {
+		t.Helper()
+		r.n.mu.Lock()
+		defer r.n.mu.Unlock()
+		writes = 0
+		r.n.reconcile(context.Background(), contents)
+		if writes != want {
+			t.Errorf("looked at %d targets, want %d", writes, want)
+		}
+	}
+	look(false, 0)
+	look(true, 1)
+	fail = errors.New("no memory")
+	look(true, 1)
+	look(false, 1)
+	fail = nil
+	look(false, 1)
+	look(false, 0)
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running || c.Error != "" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// Who began to ask before a chain is removed does not bring its counts back to
+// life.
+func TestStatusDuringRemoval(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("two"))
+	r.k.Traffic(10, func(host.Target, string) {})
+	r.status()
+	r.k.Before = func(method string, target host.Target) error {
+		if method == "Tidy" && r.n.totals.mu.TryLock() {
+			r.n.totals.mu.Unlock()
+			_, err := r.n.totals.show(target)
+			return err
+		}
+		return nil
+	}
+	r.apply(state("empty"))
+	r.apply(state("two"))
+	r.k.Before = nil
+	for _, p := range chainAt(t, r.status(), "xdp/v0").Programs {
+		if p.Packets != 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
+// A revision that cannot be read just now keeps its packages, and so does the
+// current one whatever became of its file.
+func TestPackagesAreKept(t *testing.T) {
+	r := newRig(t)
+	stored := func() int {
+		list, err := os.ReadDir(filepath.Join(r.dir, "packages"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	path := func(n int) string { return filepath.Join(r.dir, "revisions", revisionName(n)) }
+	r.apply(state("two")) // two packages
+	r.apply(state("empty"))
+	r.restart()
+	if err := os.Rename(path(1), path(1)+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(revisionName(1), path(1)); err != nil { // to itself: ELOOP
+		t.Fatal(err)
+	}
+	r.apply(state("removed")) // one of them
+	if n := stored(); n != 2 {
+		t.Errorf("%d packages", n)
+	}
+	if err := os.Rename(path(1)+".away", path(1)); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := r.n.Rollback(context.Background(), 1, "test", -1); err != nil || len(a.Failed) != 0 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	for n := 1; n <= 4; n++ {
+		if err := os.WriteFile(path(n), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.n.prune()
+	if n := stored(); n != 2 {
+		t.Errorf("%d packages", n)
 	}
 }
 

@@ -44,8 +44,8 @@ type Kernel interface {
 	// keep nil: everything, directories included.
 	Tidy(t host.Target, keep *chain.Chain) error
 	// Counts reads every pinned counter map of the target: the running chain's, and those of replaced chains not yet
-	// dropped. It waits for an RCU grace period when replaced chains are among them, so that their counts are final.
-	Counts(t host.Target) ([]host.Counts, error)
+	// dropped. With final it waits until nothing runs replaced chains any more, so that their counts are final.
+	Counts(t host.Target, final bool) ([]host.Counts, error)
 	// DropCounts removes the counters of one replaced chain.
 	DropCounts(t host.Target, chainID string) error
 	// Watch calls changed after interfaces or namespaces of the named netns set come, go or change, until ctx ends.
@@ -95,6 +95,7 @@ type Node struct {
 	mu      sync.Mutex // an apply or a reconcile is at work
 	settled map[host.Target]string
 	gone    map[host.Target]time.Time
+	refused map[host.Target]refusal
 	present map[host.Target]bool // nil: nothing is known to compare with
 
 	view     sync.RWMutex // what Status and Current read; written under mu as well
@@ -139,7 +140,7 @@ func Open(opts Options) (n *Node, err error) {
 		opts: opts, kernel: opts.Kernel, log: opts.Log, lock: lock,
 		disk:    disk{point: opts.point},
 		changed: make(chan struct{}, 1),
-		settled: map[host.Target]string{}, gone: map[host.Target]time.Time{},
+		settled: map[host.Target]string{}, gone: map[host.Target]time.Time{}, refused: map[host.Target]refusal{},
 		failed: map[host.Target]error{}, notes: map[host.Target]string{}, took: map[host.Target]*chain.Chain{},
 	}
 	if err := n.disk.sweep(opts.Dir); err != nil {
@@ -204,14 +205,15 @@ func (n *Node) Run(ctx context.Context) error {
 
 	tick := time.NewTicker(n.opts.Interval)
 	defer tick.Stop()
-	for {
+	for contents := true; ; {
 		n.mu.Lock()
 		if n.closed {
 			n.mu.Unlock()
 			return errClosed
 		}
-		n.reconcile(ctx)
+		n.reconcile(ctx, contents)
 		n.mu.Unlock()
+		contents = true
 		select {
 		case <-ctx.Done():
 			return nil
@@ -226,6 +228,8 @@ func (n *Node) Run(ctx context.Context) error {
 			case <-n.changed:
 			default:
 			}
+			// An interface changes no map, and there may be many.
+			contents = false
 		case <-tick.C:
 		}
 	}

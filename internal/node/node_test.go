@@ -330,11 +330,21 @@ func TestRollback(t *testing.T) {
 	}
 	r.restart()
 	wantSteps(t, r.reconcile())
-	revs, err := r.n.Revisions()
+	revs, err := allRevisions(r.n)
 	if err != nil || len(revs) != 3 || revs[0].Number != 3 || revs[0].By != "me" || revs[0].Time.IsZero() ||
 		!maps.Equal(revs[0].Packages, revs[2].Packages) || maps.Equal(revs[0].Packages, revs[1].Packages) {
 		t.Errorf("revisions: %+v, %v", revs, err)
 	}
+}
+
+func allRevisions(n *Node) (revs []l3af.Revision, err error) {
+	for rev, err := range n.Revisions() {
+		if err != nil {
+			return nil, err
+		}
+		revs = append(revs, *rev)
+	}
+	return revs, nil
 }
 
 func TestFiftyRevisions(t *testing.T) {
@@ -351,18 +361,24 @@ func TestFiftyRevisions(t *testing.T) {
 	for i := range 49 {
 		r.apply(onlyOther[i%2])
 	}
-	revs, err := r.n.Revisions()
+	revs, err := allRevisions(r.n)
 	if err != nil || len(revs) != 50 || revs[49].Number != 1 || packages() != 2 {
 		t.Fatalf("%d revisions, %d packages, %v", len(revs), packages(), err)
 	}
 	r.apply(onlyOther[1])
-	revs, err = r.n.Revisions()
+	revs, err = allRevisions(r.n)
 	if err != nil || len(revs) != 50 || revs[0].Number != 51 || revs[49].Number != 2 || packages() != 1 {
 		t.Errorf("%d revisions, %d packages, %v", len(revs), packages(), err)
 	}
 	files, err := os.ReadDir(filepath.Join(r.dir, "revisions"))
 	if err != nil || len(files) != 50 {
 		t.Errorf("%d files, %v", len(files), err)
+	}
+	if rev, err := r.n.Revision(2); err != nil || rev.Number != 2 {
+		t.Errorf("%+v, %v", rev, err)
+	}
+	if _, err := r.n.Revision(1); !errors.Is(err, l3af.ErrNotFound) {
+		t.Errorf("a revision that is not kept: %v", err)
 	}
 	if _, err := r.n.Rollback(context.Background(), 1, "test", -1); !errors.Is(err, l3af.ErrNotFound) {
 		t.Errorf("rollback to a revision that is not kept: %v", err)

@@ -59,6 +59,8 @@ func plan(wants []want, have []host.Attached, forget func(host.Target) bool) []s
 			continue
 		}
 		switch h := has[w.target]; {
+		case h.Err != nil:
+			// Left as it is.
 		case h.ID == "":
 			steps = append(steps, step{verb: verbAttach, target: w.target, want: w})
 		case h.ID != w.made.id, otherMode(w.made.mode(), h.Mode):
@@ -66,10 +68,12 @@ func plan(wants []want, have []host.Attached, forget func(host.Target) bool) []s
 		}
 	}
 	for _, h := range have {
-		how := claim(wants, h.Target)
-		switch w := wanted[h.Target]; {
-		case w != nil && (w.present || w.unread != nil), how == claimedUnread:
-			// Attached above, or left as it is where nothing is known.
+		if w := wanted[h.Target]; w != nil && (w.present || w.unread != nil) {
+			continue // attached above, or left as it is where nothing is known
+		}
+		switch how := claim(wants, h.Target); {
+		case how == claimedUnread, how != "" && h.Err != nil:
+			// Left as it is.
 		case how == "", how == claimedByGlob && h.ID == "" && forget(h.Target):
 			steps = append(steps, step{verb: verbDetach, target: h.Target, from: h.ID, remove: true})
 		case h.ID == "":

@@ -82,6 +82,8 @@ func TestPlan(t *testing.T) {
 		{"cannot be composed, runs on", []w{{"xdp/a", "", ""}}, []h{{"xdp/a", "1", "native"}}, nil},
 		{"namespace unread, runs on", []w{{"xdp/dark:a", "2", ""}}, []h{{"xdp/dark:a", "1", "native"}}, nil},
 		{"namespace unread, glob", []w{{"xdp/dark:*", "2", ""}}, []h{{"xdp/dark:a", "1", "native"}, {"xdp/dark:b", "", ""}}, nil},
+		{"cannot be read back", []w{{"xdp/a", "1", ""}, {"xdp/o*", "1", ""}}, []h{{"xdp/a", "?", ""}, {"xdp/old", "?", ""}}, nil},
+		{"cannot be read back, not wanted", nil, []h{{"xdp/a", "?", ""}}, []string{"remove xdp/a"}},
 		{"namespace is gone", []w{{"xdp/nowhere:a", "2", ""}}, nil, nil},
 		{"probes", []w{{"probe/p", "1", ""}, {"probe/q", "2", ""}, {"probe/r", "3", ""}},
 			[]h{{"probe/p", "1", ""}, {"probe/q", "9", ""}, {"probe/x", "8", ""}},
@@ -95,6 +97,10 @@ func TestPlan(t *testing.T) {
 		}
 		var have []host.Attached
 		for _, h := range test.have {
+			if h.id == "?" {
+				have = append(have, host.Attached{Target: hookOf(h.at), Err: os.ErrPermission})
+				continue
+			}
 			have = append(have, host.Attached{Target: hookOf(h.at), ID: h.id, Mode: h.mode})
 		}
 		wants := expand(all, func(netns string) ([]host.Interface, error) {

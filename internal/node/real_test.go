@@ -2,8 +2,11 @@ package node_test
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net"
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -146,5 +149,55 @@ func TestRealCountsGoOn(t *testing.T) {
 	apply()
 	if left := m.left(); len(left) > 0 {
 		t.Errorf("left: %q", left)
+	}
+}
+
+// A pin that somebody removed is made again, and what else there is stays.
+func TestRealPinRemoved(t *testing.T) {
+	m := onReal(t)
+	n, err := node.Open(node.Options{Dir: t.TempDir(), Kernel: m.kernel, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	apply := func(s *l3af.State) {
+		t.Helper()
+		if a, err := n.Apply(context.Background(), s, "test", -1); err != nil || len(a.Failed) > 0 {
+			t.Fatalf("%+v, %v", a, err)
+		}
+	}
+	entry := []l3af.MapEntry{{Key: "203.0.113.0/24", Value: json.Number("1")}}
+	acl := l3af.Program{Name: "acl", Package: "builtin:acl", Settings: l3af.Settings{Maps: map[string][]l3af.MapEntry{"deny": entry, "allow": entry}}}
+	apply(&l3af.State{APIVersion: l3af.APIVersion, Chains: []l3af.Chain{{Interface: "v0", Hook: l3af.XDP, Programs: []l3af.Program{acl}}}})
+	defer apply(&l3af.State{APIVersion: l3af.APIVersion})
+	before := m.left()
+	status := func() l3af.ChainStatus {
+		t.Helper()
+		s, err := n.Status(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Chains[0]
+	}
+	was := status()
+	for _, path := range before {
+		if strings.HasSuffix(path, "/maps/acl/deny") {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := len(m.left()); n != len(before)-1 {
+		t.Fatalf("%d pins, before %d", n, len(before))
+	}
+	node.Reconcile(n)
+	sameSet(t, "pins", m.left(), before)
+	now := status()
+	if now.State != l3af.Running || now.ID != was.ID || now.LinkID != was.LinkID || now.ProgramID == was.ProgramID {
+		t.Errorf("was %+v, is %+v", was, now)
+	}
+	node.Reconcile(n)
+	if again := status(); again.ProgramID != now.ProgramID {
+		t.Errorf("replaced again: %+v", again)
 	}
 }

@@ -17,14 +17,15 @@ import (
 
 // reconcile takes the steps from what the kernel has to what the current
 // revision wants. What fails is remembered, does not hold up the rest, and is
-// tried again next time. n.mu is held.
-func (n *Node) reconcile(ctx context.Context) []l3af.Step {
+// tried again next time. Without contents, maps of what runs well are not
+// looked into. n.mu is held.
+func (n *Node) reconcile(ctx context.Context, contents bool) []l3af.Step {
 	if n.revs.damage != nil || n.revs.current == nil {
 		return nil // what runs, runs on
 	}
 	start := time.Now()
 	n.mend()
-	r := &round{n: n, ctx: ctx, interfaces: n.interfaces()}
+	r := &round{n: n, ctx: ctx, contents: contents, interfaces: n.interfaces()}
 	r.run()
 	r.end()
 	failures := len(r.failed()) + len(r.troubles)
@@ -38,6 +39,7 @@ func (n *Node) reconcile(ctx context.Context) []l3af.Step {
 type round struct {
 	n          *Node
 	ctx        context.Context // ends the round between two steps
+	contents   bool            // look into the maps of what runs well
 	interfaces func(netns string) ([]host.Interface, error)
 	wants      []want
 	have       map[host.Target]host.Attached
@@ -90,6 +92,8 @@ func (r *round) run() {
 			r.fail(w.target, fmt.Errorf("list interfaces: %w", w.unread))
 		case w.made.err != nil:
 			r.fail(w.target, w.made.err)
+		case r.have[w.target].Err != nil:
+			r.fail(w.target, r.have[w.target].Err)
 		case !w.present:
 			n.clear(w.target)
 		case !replaced[w.target]:
@@ -104,9 +108,23 @@ func (r *round) run() {
 	}
 }
 
+// refusal is a change of XDP mode that failed. The machine is not asked again
+// before the next apply, because nothing runs while it tries.
+type refusal struct {
+	id   string // of the chain
+	mode l3af.Mode
+	err  error
+}
+
 // attach takes an attach or a replace step.
 func (r *round) attach(s *step) {
 	n, w := r.n, s.want
+	as := refusal{id: w.made.id, mode: w.made.mode()}
+	if no := n.refused[s.target]; s.from != "" && no.id == as.id && no.mode == as.mode {
+		r.fail(s.target, no.err)
+		return
+	}
+	delete(n.refused, s.target)
 	full, err := n.full(w.made)
 	var result host.Result
 	if err == nil {
@@ -120,6 +138,10 @@ func (r *round) attach(s *step) {
 	}
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w", s.verb, s.target, err)
+	}
+	if errors.As(err, new(*host.ModeError)) {
+		as.err = fmt.Errorf("%w (tried again at the next apply: each try lets packets pass unseen for a moment)", err)
+		n.refused[s.target], err = as, as.err
 	}
 	delete(n.settled, s.target)
 	if err != nil && r.vanished(s.target) {
@@ -141,9 +163,17 @@ func (r *round) attach(s *step) {
 // keep looks after a target that runs the right chain.
 func (r *round) keep(w *want) {
 	n := r.n
+	if !r.contents && n.settled[w.target] == w.made.id && n.failed[w.target] == nil {
+		return
+	}
 	changed, err := n.kernel.Write(w.target, w.made.light, w.made.contents)
 	if err != nil && r.vanished(w.target) {
 		n.clear(w.target)
+		return
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		// Somebody removed the pin of a map: a new one takes its place.
+		r.attach(&step{verb: verbReplace, target: w.target, from: w.made.id, want: w})
 		return
 	}
 	if changed > 0 || err != nil {
@@ -192,12 +222,8 @@ func (r *round) detach(s *step) {
 		}
 		return
 	}
-	// Pins go last: as long as there are any, a restart ends this.
 	if err == nil {
-		err = n.totals.forget(s.target)
-	}
-	if err == nil {
-		err = n.kernel.Tidy(s.target, nil)
+		err = n.totals.remove(s.target)
 	}
 	if err != nil {
 		err = fmt.Errorf("detach %s: %w", s.target, err)
@@ -304,6 +330,7 @@ func (r *round) end() {
 	maps.DeleteFunc(n.failed, func(t host.Target, _ error) bool { return !wanted[t] })
 	maps.DeleteFunc(n.notes, func(t host.Target, _ string) bool { return !wanted[t] })
 	maps.DeleteFunc(n.took, func(t host.Target, _ *chain.Chain) bool { return !wanted[t] })
+	maps.DeleteFunc(n.refused, func(t host.Target, _ refusal) bool { return !wanted[t] })
 	maps.DeleteFunc(n.gone, func(t host.Target, _ time.Time) bool { return wanted[t] })
 }
 

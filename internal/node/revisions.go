@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -30,6 +32,9 @@ type revisions struct {
 	latest  int            // number of the latest file, damaged or not
 	last    int            // highest number ever seen: never used again
 	damage  error          // why the latest cannot be read
+
+	// packages is what is known of the kept revisions, which may be large.
+	packages map[int]map[string]string
 }
 
 var (
@@ -48,7 +53,7 @@ func openRevisions(dir string, d disk, log *slog.Logger) (*revisions, error) {
 	if err := d.sweep(dir); err != nil {
 		return nil, err
 	}
-	r := &revisions{dir: dir, disk: d, log: log}
+	r := &revisions{dir: dir, disk: d, log: log, packages: map[int]map[string]string{}}
 	numbers, aside, err := r.list()
 	if err != nil {
 		return nil, err
@@ -59,7 +64,9 @@ func openRevisions(dir string, d disk, log *slog.Logger) (*revisions, error) {
 	if len(numbers) > 0 {
 		r.latest = numbers[0]
 		r.last = max(r.last, r.latest)
-		r.current, r.damage = r.read(r.latest)
+		if r.current, r.damage = r.read(r.latest); r.current != nil {
+			r.packages[r.latest] = r.current.Packages
+		}
 	}
 	return r, nil
 }
@@ -147,6 +154,7 @@ func (r *revisions) put(rev *l3af.Revision) error {
 		}
 	}
 	r.current, r.latest, r.last, r.damage = rev, rev.Number, rev.Number, nil
+	r.packages[rev.Number] = rev.Packages
 	return nil
 }
 
@@ -162,45 +170,58 @@ func (r *revisions) prune() (digests []string, err error) {
 			if err := r.disk.remove(filepath.Join(r.dir, revisionName(n))); err != nil {
 				return nil, err
 			}
+			delete(r.packages, n)
 		}
 		numbers = numbers[:keptRevisions]
 	}
 	seen := map[string]bool{}
 	for _, n := range numbers {
-		rev, err := r.read(n)
-		if err != nil {
-			r.log.Warn("revision cannot be read", "revision", n, "error", err)
-			continue
+		if _, known := r.packages[n]; !known {
+			rev, err := r.read(n)
+			switch {
+			case err == nil:
+				r.packages[n] = rev.Packages
+			case errors.As(err, new(*fs.PathError)):
+				return nil, err // it may be whole
+			default:
+				r.log.Warn("revision cannot be read", "revision", n, "error", err)
+				r.packages[n] = nil
+			}
 		}
-		for _, d := range rev.Packages {
-			if !seen[d] {
-				seen[d] = true
-				digests = append(digests, d)
+		for _, d := range r.packages[n] {
+			seen[d] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(seen)), nil
+}
+
+// all reads the revisions one by one, newest first, without the damaged.
+func (r *revisions) all() iter.Seq2[*l3af.Revision, error] {
+	return func(yield func(*l3af.Revision, error) bool) {
+		numbers, _, err := r.list()
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for _, n := range numbers[:min(len(numbers), keptRevisions)] {
+			rev, err := r.read(n)
+			if err == nil && !yield(rev, nil) {
+				return
+			}
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // pruned meanwhile
+				r.log.Warn("revision cannot be read", "revision", n, "error", err)
 			}
 		}
 	}
-	return digests, nil
 }
 
-// all gives the revisions that can be read, newest first.
-func (r *revisions) all() ([]l3af.Revision, error) {
-	numbers, _, err := r.list()
-	if err != nil {
-		return nil, err
+// find reads a revision that somebody asks for.
+func (r *revisions) find(number int) (*l3af.Revision, error) {
+	rev, err := r.read(number)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("revision %d: %w", number, l3af.ErrNotFound)
 	}
-	revs := []l3af.Revision{}
-	for _, n := range numbers {
-		if len(revs) == keptRevisions {
-			break
-		}
-		switch rev, err := r.read(n); {
-		case err == nil:
-			revs = append(revs, *rev)
-		case !errors.Is(err, fs.ErrNotExist): // pruned meanwhile
-			r.log.Warn("revision cannot be read", "revision", n, "error", err)
-		}
-	}
-	return revs, nil
+	return rev, err
 }
 
 // before gives the newest revision older than the latest that can be read.

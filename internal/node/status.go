@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 
@@ -19,8 +20,12 @@ func (n *Node) Current() *l3af.Revision {
 	return n.revs.current
 }
 
-// Revisions gives the kept revisions, newest first.
-func (n *Node) Revisions() ([]l3af.Revision, error) { return n.revs.all() }
+// Revisions reads the kept revisions, newest first. Those that are damaged are
+// left out; an error ends it.
+func (n *Node) Revisions() iter.Seq2[*l3af.Revision, error] { return n.revs.all() }
+
+// Revision reads one kept revision, or fails with [l3af.ErrNotFound].
+func (n *Node) Revision(number int) (*l3af.Revision, error) { return n.revs.find(number) }
 
 // Status reads back from the kernel what runs, in the order of the document.
 func (n *Node) Status(context.Context) (*l3af.Status, error) {
@@ -98,11 +103,17 @@ func (v *view) state(w *want) (state, why string) {
 	if err == nil {
 		err = w.made.err
 	}
+	have := v.have[w.target]
+	if have.Err != nil {
+		err = have.Err
+	}
 	switch {
 	case err != nil && (w.present || w.unread != nil):
 		return l3af.Failed, err.Error()
-	case !w.present || v.have[w.target].ID == "":
-		return l3af.Waiting, "" // for its interface, or for its turn
+	case !w.present:
+		return l3af.Waiting, "" // for its interface
+	case have.ID == "":
+		return l3af.Waiting, "it is not attached yet"
 	}
 	return l3af.Running, ""
 }

@@ -110,7 +110,7 @@ func (t *totals) next() totalsFile {
 func (t *totals) fold(target host.Target, keep *chain.Chain) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	counts, err := t.kernel.Counts(target)
+	counts, err := t.kernel.Counts(target, true)
 	if err != nil {
 		return fmt.Errorf("read counters of %s: %w", target, err)
 	}
@@ -175,7 +175,7 @@ func (t *totals) dropFolded(target host.Target) error {
 	if len(t.data.Folded) == 0 {
 		return nil
 	}
-	counts, err := t.kernel.Counts(target)
+	counts, err := t.kernel.Counts(target, false)
 	if err != nil {
 		return fmt.Errorf("read counters of %s: %w", target, err)
 	}
@@ -184,12 +184,19 @@ func (t *totals) dropFolded(target host.Target) error {
 	}))
 }
 
-// forget removes the totals of a target whose chain is removed.
-func (t *totals) forget(target host.Target) error {
+// remove takes away the totals and all pins of a target whose chain is removed.
+// The pins go last: as long as there are any, a restart ends this.
+func (t *totals) remove(target host.Target) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err := t.retain(func(name string) bool { return name != target.String() }); err != nil {
+		return err
+	}
+	if err := t.kernel.Tidy(target, nil); err != nil {
+		return err
+	}
 	delete(t.shown, target)
-	return t.retain(func(name string) bool { return name != target.String() })
+	return nil
 }
 
 // retainOnly removes the totals of targets that are not among live.
@@ -216,7 +223,7 @@ type counted struct {
 
 // read adds up what a target's programs counted, folded or not. t.mu is held.
 func (t *totals) read(target host.Target) (counted, error) {
-	live, err := t.kernel.Counts(target)
+	live, err := t.kernel.Counts(target, false)
 	if err != nil {
 		return counted{}, fmt.Errorf("read counters of %s: %w", target, err)
 	}

@@ -227,6 +227,8 @@ func (e *encoder) members(c context, members []btf.Member, union bool, m map[str
 	}
 	for i := range members {
 		switch set := inner[i]; {
+		case set == nil && slices.Contains(members[i].Tags, TagRequired):
+			e.fail(c, "", "%s is required", members[i].Name)
 		case set == nil:
 		case members[i].Name == "":
 			e.member(c, &members[i], set, out)

@@ -26,6 +26,8 @@
 // tag l3af:be on a member, variable or typedef, or [Options.Network]. The decl
 // tag l3af:v4mapped on a 16-byte address, or on the struct that holds it, makes
 // IPv4 addresses ::ffff:a.b.c.d and adds 96 to the length of IPv4 prefixes.
+// Members that are not set are zero; the decl tag l3af:required on one makes
+// that a mistake.
 package value
 
 import (
@@ -44,6 +46,7 @@ const (
 	TagNetwork  = "l3af:be"       // integers in network byte order
 	TagV4Mapped = "l3af:v4mapped" // IPv4 addresses as ::ffff:a.b.c.d
 	TagPrefix   = "l3af:prefix"   // a struct in the form of the key of an LPM trie
+	TagRequired = "l3af:required" // a member that a map of members must set
 )
 
 // Options say what BTF does not.

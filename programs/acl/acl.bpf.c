@@ -30,7 +30,8 @@ enum port_range {
 };
 
 struct acl_rule {
-	enum acl_verdict action; /* unset: no more rules */
+	/* unset: no more rules; in a document that would be a slip. */
+	enum acl_verdict action __attribute__((btf_decl_tag("l3af:required")));
 	enum ip_protocol protocol;
 	struct prefix src;
 	struct prefix dst;

@@ -5,6 +5,7 @@ package apitest
 import (
 	"context"
 	"fmt"
+	"iter"
 	"reflect"
 	"slices"
 	"sync"
@@ -106,10 +107,31 @@ func (n *Node) Current() *l3af.Revision {
 }
 
 // Revisions gives all, newest first.
-func (n *Node) Revisions() ([]l3af.Revision, error) {
+func (n *Node) Revisions() iter.Seq2[*l3af.Revision, error] {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Clone(n.revs), n.Err
+	revs, err := slices.Clone(n.revs), n.Err
+	return func(yield func(*l3af.Revision, error) bool) {
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		for i := range revs {
+			if !yield(&revs[i], nil) {
+				return
+			}
+		}
+	}
+}
+
+// Revision gives one.
+func (n *Node) Revision(number int) (*l3af.Revision, error) {
+	for rev, err := range n.Revisions() {
+		if err != nil || rev.Number == number {
+			return rev, err
+		}
+	}
+	return nil, fmt.Errorf("revision %d: %w", number, l3af.ErrNotFound)
 }
 
 // Event makes something happen.

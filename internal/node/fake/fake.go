@@ -24,7 +24,7 @@ type Kernel struct {
 	// no lock held. A panic there is a crash of the daemon at that point.
 	Point func(name string)
 	// Before, when set, is called at the start of every method; its error is
-	// the method's.
+	// the method's. For ReadBack of a target it is what Attached says of it.
 	Before func(method string, t host.Target) error
 	// Refuse tells why programs with a member of that name fail to load.
 	Refuse map[string]error
@@ -143,6 +143,10 @@ func (k *Kernel) Attached() ([]host.Attached, error) {
 	var list []host.Attached
 	for t, state := range k.targets {
 		a := host.Attached{Target: t}
+		if a.Err = k.before("ReadBack", t); a.Err != nil {
+			list = append(list, a)
+			continue
+		}
 		if l := state.link; l != nil && k.runs(t, l) {
 			a.ID, a.Mode, a.ProgramID, a.LinkID, a.Segments = l.program.chain, l.mode, l.program.id, l.id, l.program.segments
 		}
@@ -292,6 +296,8 @@ func (k *Kernel) mode(load host.Load) (host.Result, error) {
 		return host.Result{Mode: l3af.Native}, nil
 	case m == l3af.Auto || m == "":
 		return host.Result{Mode: l3af.Generic, Note: "the driver has no XDP"}, nil
+	case m == l3af.Native && k.running(load.Target) != "":
+		return host.Result{}, &host.ModeError{Err: fmt.Errorf("%s: operation not supported", m)}
 	default:
 		return host.Result{}, fmt.Errorf("%s: operation not supported", m)
 	}
@@ -573,7 +579,7 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 }
 
 // Counts implements node.Kernel.
-func (k *Kernel) Counts(t host.Target) ([]host.Counts, error) {
+func (k *Kernel) Counts(t host.Target, _ bool) ([]host.Counts, error) {
 	if err := k.before("Counts", t); err != nil {
 		return nil, err
 	}
