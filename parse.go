@@ -15,7 +15,7 @@ import (
 // ParseState makes a State of a document's tree (nil, bool, string,
 // [json.Number], []any, map[string]any). It is strict: unknown keys, wrong
 // types, missing keys and bad values are mistakes, and an [*InvalidError]
-// tells them all at once.
+// tells them all at once, with the state as far as it could be read.
 //
 // Names of network namespaces and probe attachments come out in their normal
 // form: a path under /run/netns as the name, tp/… as tracepoint/….
@@ -32,10 +32,7 @@ func ParseState(tree any) (*State, error) {
 		}
 		m.state(s)
 	}
-	if err := m.err(); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, m.err()
 }
 
 // UnmarshalJSON keeps every digit of the numbers in settings. It is not
@@ -178,7 +175,26 @@ func (m *mistakes) err() error {
 	if len(m.list) == 0 {
 		return nil
 	}
-	list := m.list
+	return invalid(m.list)
+}
+
+// With adds what else is wrong with the document, at places that have no
+// mistake yet.
+func (e *InvalidError) With(more []Mistake) *InvalidError {
+	list := slices.Clone(e.Mistakes)
+	for _, m := range more {
+		told := slices.ContainsFunc(e.Mistakes, func(o Mistake) bool {
+			rest, within := strings.CutPrefix(m.Path, o.Path)
+			return o.Path != "" && within && (rest == "" || rest[0] == '.' || rest[0] == '[')
+		})
+		if !told {
+			list = append(list, m)
+		}
+	}
+	return invalid(list)
+}
+
+func invalid(list []Mistake) *InvalidError {
 	sort.SliceStable(list, func(i, j int) bool { return pathLess(list[i].Path, list[j].Path) })
 	if n := len(list) - maxMistakes; n > 0 {
 		list = append(list[:maxMistakes:maxMistakes], Mistake{Message: fmt.Sprintf("and %d more mistakes", n)})

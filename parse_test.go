@@ -247,7 +247,7 @@ func FuzzParseState(f *testing.F) {
 		s, err := l3af.ParseState(tree)
 		if err != nil {
 			var invalid *l3af.InvalidError
-			if !errors.As(err, &invalid) || len(invalid.Mistakes) == 0 || s != nil {
+			if !errors.As(err, &invalid) || len(invalid.Mistakes) == 0 || s == nil {
 				t.Fatalf("got %+v, %#v", s, err)
 			}
 			return
@@ -272,4 +272,22 @@ func FuzzParseState(f *testing.F) {
 			t.Fatalf("through YAML: got  %+v, %v\nwant %+v\n%s", again, err, s, yaml)
 		}
 	})
+}
+
+// What is found later joins what was found before, but not at the same places.
+func TestMistakesJoin(t *testing.T) {
+	first := &l3af.InvalidError{Mistakes: []l3af.Mistake{{Path: "chains[1].hook", Message: "a"}, {Path: "chains[0].programs[0]", Message: "b"}}}
+	got := first.With([]l3af.Mistake{
+		{Path: "chains[0].programs[0].config.x", Message: "told with its program"},
+		{Path: "chains[0].programs[01]", Message: "c"},
+		{Path: "chains[0].programs[0]", Message: "twice"},
+		{Path: "chains[2].programs[0].package", Message: "d"},
+	})
+	want := "chains[0].programs[0]: b\nchains[0].programs[01]: c\nchains[1].hook: a\nchains[2].programs[0].package: d"
+	if got.Error() != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+	if len(first.Mistakes) != 2 {
+		t.Errorf("the first error changed: %s", first)
+	}
 }

@@ -46,7 +46,7 @@ cannot run as wanted, the others do all the same, and the exit code is 1.`,
 			if only < -1 {
 				return &usageError{"--if-revision must be 0 or more", "0 means: only when nothing was ever applied"}
 			}
-			s, err := a.document(file)
+			s, err := a.document(cmd.Context(), file)
 			if err != nil {
 				return err
 			}

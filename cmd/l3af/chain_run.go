@@ -57,7 +57,7 @@ leave the chain, whatever their verdict, as pcap.`,
 				req.Packets[i] = p.Data
 			}
 			if file != "" {
-				if req.State, err = a.document(file); err != nil {
+				if req.State, err = a.document(cmd.Context(), file); err != nil {
 					return err
 				}
 			}

@@ -27,7 +27,7 @@ It exits 0 when they say the same, 1 when they do not.`,
 		Example: "  l3af diff -f state.yaml",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s, err := a.document(file)
+			s, err := a.document(cmd.Context(), file)
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,7 +22,10 @@ const maxDocument = 16 << 20
 
 // document reads the state that -f names; "-" is standard input. Paths in it
 // are relative to the folder of the file, or to the working directory.
-func (a *app) document(file string) (*l3af.State, error) {
+//
+// When it has mistakes the daemon is asked for those that only it can see, so
+// that all are told at once.
+func (a *app) document(ctx context.Context, file string) (*l3af.State, error) {
 	if file == "" {
 		return nil, &usageError{"no document: -f is missing", "name a file with -f FILE, or read standard input with -f -"}
 	}
@@ -45,22 +51,41 @@ func (a *app) document(file string) (*l3af.State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	s, err := l3af.ParseState(tree)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
 	if from, err = filepath.Abs(from); err != nil {
 		return nil, err
 	}
-	for i := range s.Chains {
-		for j := range s.Chains[i].Programs {
-			anchor(&s.Chains[i].Programs[j].Package, from)
+	anchorAll(tree, from)
+	s, err := l3af.ParseState(tree)
+	if err == nil {
+		return s, nil
+	}
+	if text, marshalErr := json.Marshal(tree); marshalErr == nil {
+		more := (*l3af.InvalidError)(nil)
+		if _, planErr := a.client().PlanDocument(ctx, text); errors.As(planErr, &more) {
+			err = more
 		}
 	}
-	for i := range s.Probes {
-		anchor(&s.Probes[i].Package, from)
+	return nil, fmt.Errorf("read %s: %w", name, err)
+}
+
+// anchorAll makes every relative path of a package in a document's tree
+// absolute.
+func anchorAll(tree any, from string) {
+	switch v := tree.(type) {
+	case map[string]any:
+		for key, member := range v {
+			if ref, ok := member.(string); ok && key == "package" {
+				anchor(&ref, from)
+				v[key] = ref
+			} else if key == "chains" || key == "programs" || key == "probes" {
+				anchorAll(member, from)
+			}
+		}
+	case []any:
+		for _, member := range v {
+			anchorAll(member, from)
+		}
 	}
-	return s, nil
 }
 
 // anchor makes a relative path absolute: the daemon has another working

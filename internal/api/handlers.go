@@ -61,7 +61,7 @@ func (s *Server) putState(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	state, err := readState(w, r)
+	state, err := s.readState(w, r)
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (s *Server) putState(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) plan(w http.ResponseWriter, r *http.Request) error {
-	state, err := readState(w, r)
+	state, err := s.readState(w, r)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,9 @@ func mediaType(r *http.Request) error {
 	return nil
 }
 
-func readState(w http.ResponseWriter, r *http.Request) (*l3af.State, error) {
+// readState reads a document. Its mistakes are told at once, those that only
+// the packages show included.
+func (s *Server) readState(w http.ResponseWriter, r *http.Request) (*l3af.State, error) {
 	tree, empty, err := readTree(w, r)
 	if err != nil {
 		return nil, err
@@ -186,7 +188,11 @@ func readState(w http.ResponseWriter, r *http.Request) (*l3af.State, error) {
 		const msg = "the body is empty: it must be a state document"
 		return nil, &Problem{Status: http.StatusBadRequest, Code: CodeInvalid, Detail: msg, Mistakes: []l3af.Mistake{{Message: msg}}}
 	}
-	return l3af.ParseState(tree)
+	state, err := l3af.ParseState(tree)
+	if wrong := (*l3af.InvalidError)(nil); errors.As(err, &wrong) {
+		return nil, wrong.With(s.node.Check(state))
+	}
+	return state, err
 }
 
 func readRollback(w http.ResponseWriter, r *http.Request) (int, error) {

@@ -26,7 +26,7 @@ const (
 
 // Watch calls changed after interfaces of the daemon's own or a named network
 // namespace come, go or change, and after such a namespace does, until ctx
-// ends. It asks names for the namespaces about once a second. Calls do not
+// ends; and once when it begins to listen, for what came before. It asks names for the namespaces about once a second. Calls do not
 // overlap. An error says that nothing is heard any more.
 func (k *Kernel) Watch(ctx context.Context, names func() []string, changed func()) error {
 	// One socket hears all namespaces that have an id in ours. Sockets inside
@@ -62,6 +62,7 @@ func (k *Kernel) Watch(ctx context.Context, names func() []string, changed func(
 	})
 
 	there := k.namespaces(names())
+	event()
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	for {

@@ -82,6 +82,45 @@ func build(s *l3af.State, open opener) []*made {
 	return all
 }
 
+// Check finds what is wrong with the packages and values of a state that may
+// have other mistakes as well.
+func (n *Node) Check(s *l3af.State) []l3af.Mistake {
+	var all []l3af.Mistake
+	open := opener(n.opts.Open).once()
+	find := func(ref, path string, bind func(*artifact.Package) []l3af.Mistake) {
+		if ref == "" {
+			return
+		}
+		pkg, err := open(ref)
+		if err != nil {
+			all = append(all, l3af.Mistake{Path: path + ".package", Message: err.Error()})
+			return
+		}
+		all = append(all, bind(pkg)...)
+	}
+	for i := range s.Chains {
+		c := &s.Chains[i]
+		if !slices.Contains(l3af.HookKinds(), c.Hook) {
+			continue
+		}
+		for j := range c.Programs {
+			path := fmt.Sprintf("chains[%d].programs[%d]", i, j)
+			find(c.Programs[j].Package, path, func(pkg *artifact.Package) []l3af.Mistake {
+				_, mistakes := bind.Program(pkg, c.Hook, c.Programs[j], path)
+				return mistakes
+			})
+		}
+	}
+	for i := range s.Probes {
+		path := fmt.Sprintf("probes[%d]", i)
+		find(s.Probes[i].Package, path, func(pkg *artifact.Package) []l3af.Mistake {
+			_, mistakes := bind.Probe(pkg, s.Probes[i], path)
+			return mistakes
+		})
+	}
+	return all
+}
+
 // build composes what m is of.
 func (m *made) build(open opener) *made {
 	var mistakes []l3af.Mistake

@@ -48,7 +48,8 @@ type Kernel interface {
 	Counts(t host.Target, final bool) ([]host.Counts, error)
 	// DropCounts removes the counters of one replaced chain.
 	DropCounts(t host.Target, chainID string) error
-	// Watch calls changed after interfaces or namespaces of the named netns set come, go or change, until ctx ends.
+	// Watch calls changed once when it begins to listen, and then after interfaces or namespaces of the named netns
+	// set come, go or change, until ctx ends.
 	Watch(ctx context.Context, netns func() []string, changed func()) error
 	// Boot is the machine's boot id (map ids never repeat within one boot).
 	Boot() string

@@ -70,6 +70,19 @@ func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 }
 
 // Rollback applies an old revision.
+// Check is [api.Node]: a package named missing does not exist.
+func (n *Node) Check(s *l3af.State) []l3af.Mistake {
+	var all []l3af.Mistake
+	for i, c := range s.Chains {
+		for j, p := range c.Programs {
+			if p.Package == "missing" {
+				all = append(all, l3af.Mistake{Path: fmt.Sprintf("chains[%d].programs[%d].package", i, j), Message: "does not exist"})
+			}
+		}
+	}
+	return all
+}
+
 func (n *Node) Rollback(_ context.Context, to int, by string, ifRevision int) (*l3af.Applied, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -622,6 +622,7 @@ func (k *Kernel) Watch(ctx context.Context, netns func() []string, changed func(
 	id := int(k.newID())
 	k.watchers[id] = watcher{netns, changed}
 	k.mu.Unlock()
+	changed()
 	<-ctx.Done()
 	k.mu.Lock()
 	delete(k.watchers, id)
