@@ -3,6 +3,10 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+#ifndef TABLE
+#define TABLE 64
+#endif
+
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 const volatile __u32 fixed = 1; // read-only: another value is another chain
@@ -10,7 +14,7 @@ volatile __u32 live = 1;        // data: another value is a write
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 64);
+	__uint(max_entries, TABLE);
 	__type(key, __u32);
 	__type(value, __u64);
 } table SEC(".maps");
