@@ -7,13 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"golang.org/x/sys/unix"
 
 	"l3af/internal/chain"
 	"l3af/internal/host"
@@ -91,21 +88,12 @@ func otherLayout(m *ebpf.Map, spec *ebpf.MapSpec) (string, error) {
 
 // typeIDs are the types of a map's keys and values in its BTF; 0: not known.
 func typeIDs(m *ebpf.Map) (key, value btf.TypeID, err error) {
-	// struct bpf_map_info up to btf_value_type_id, in linux/bpf.h.
-	var info [80]byte
-	attr := struct {
-		fd, size uint32
-		info     unsafe.Pointer
-	}{uint32(m.FD()), uint32(len(info)), unsafe.Pointer(&info)}
-	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	runtime.KeepAlive(&info)
-	if errno != 0 {
-		return 0, 0, errno
+	const id, keyType, valueType = 64, 68, 72 // of btf in struct bpf_map_info
+	info, err := objectInfo(m)
+	if err != nil || binary.NativeEndian.Uint32(info[id:]) == 0 {
+		return 0, 0, err
 	}
-	if binary.NativeEndian.Uint32(info[64:]) == 0 {
-		return 0, 0, nil
-	}
-	return btf.TypeID(binary.NativeEndian.Uint32(info[68:])), btf.TypeID(binary.NativeEndian.Uint32(info[72:])), nil
+	return btf.TypeID(binary.NativeEndian.Uint32(info[keyType:])), btf.TypeID(binary.NativeEndian.Uint32(info[valueType:])), nil
 }
 
 // A map that starts anew is pinned aside until the chain that uses it runs:

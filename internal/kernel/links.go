@@ -7,9 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -265,17 +263,10 @@ func programName(id ebpf.ProgramID) (string, error) {
 		return "", fmt.Errorf("program %d: %w", id, err)
 	}
 	defer p.Close()
-	// struct bpf_prog_info up to name, in linux/bpf.h.
-	var info [80]byte
-	const name = 64
-	attr := struct {
-		fd, size uint32
-		info     unsafe.Pointer
-	}{uint32(p.FD()), uint32(len(info)), unsafe.Pointer(&info)}
-	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	runtime.KeepAlive(&info)
-	if errno != 0 {
-		return "", fmt.Errorf("program %d: %w", id, errno)
+	const name = 64 // in struct bpf_prog_info
+	info, err := objectInfo(p)
+	if err != nil {
+		return "", fmt.Errorf("program %d: %w", id, err)
 	}
 	if got := binary.NativeEndian.Uint32(info[4:]); got != uint32(id) {
 		return "", fmt.Errorf("program %d: the kernel describes %d", id, got)
