@@ -87,38 +87,43 @@ func build(s *l3af.State, open opener) []*made {
 func (n *Node) Check(s *l3af.State) []l3af.Mistake {
 	var all []l3af.Mistake
 	open := opener(n.opts.Open).once()
-	find := func(ref, path string, bind func(*artifact.Package) []l3af.Mistake) {
-		if ref == "" {
-			return
-		}
-		pkg, err := open(ref)
-		if err != nil {
-			all = append(all, l3af.Mistake{Path: path + ".package", Message: err.Error()})
-			return
-		}
-		all = append(all, bind(pkg)...)
-	}
 	for i := range s.Chains {
 		c := &s.Chains[i]
-		if !slices.Contains(l3af.HookKinds(), c.Hook) {
-			continue
-		}
 		for j := range c.Programs {
-			path := fmt.Sprintf("chains[%d].programs[%d]", i, j)
-			find(c.Programs[j].Package, path, func(pkg *artifact.Package) []l3af.Mistake {
-				_, mistakes := bind.Program(pkg, c.Hook, c.Programs[j], path)
-				return mistakes
-			})
+			if c.Programs[j].Package == "" || !slices.Contains(l3af.HookKinds(), c.Hook) {
+				continue // told already, and nothing to look at
+			}
+			_, _, mistakes := open.program(c.Hook, c.Programs[j], fmt.Sprintf("chains[%d].programs[%d]", i, j))
+			all = append(all, mistakes...)
 		}
 	}
 	for i := range s.Probes {
-		path := fmt.Sprintf("probes[%d]", i)
-		find(s.Probes[i].Package, path, func(pkg *artifact.Package) []l3af.Mistake {
-			_, mistakes := bind.Probe(pkg, s.Probes[i], path)
-			return mistakes
-		})
+		if s.Probes[i].Package != "" {
+			_, _, mistakes := open.probe(s.Probes[i], fmt.Sprintf("probes[%d]", i))
+			all = append(all, mistakes...)
+		}
 	}
 	return all
+}
+
+// program binds a program of a chain to its package.
+func (open opener) program(kind l3af.HookKind, p l3af.Program, path string) (*artifact.Package, *bind.Bound, []l3af.Mistake) {
+	pkg, err := open(p.Package)
+	if err != nil {
+		return nil, nil, []l3af.Mistake{{Path: path + ".package", Message: err.Error()}}
+	}
+	bound, mistakes := bind.Program(pkg, kind, p, path)
+	return pkg, bound, mistakes
+}
+
+// probe binds a probe to its package.
+func (open opener) probe(p l3af.Probe, path string) (*artifact.Package, *bind.Bound, []l3af.Mistake) {
+	pkg, err := open(p.Package)
+	if err != nil {
+		return nil, nil, []l3af.Mistake{{Path: path + ".package", Message: err.Error()}}
+	}
+	bound, mistakes := bind.Probe(pkg, p, path)
+	return pkg, bound, mistakes
 }
 
 // build composes what m is of.
@@ -144,12 +149,7 @@ func (m *made) buildChain(open opener) (mistakes []l3af.Mistake, err error) {
 	m.own = nil
 	for j := range m.chain.Programs {
 		p, path := &m.chain.Programs[j], fmt.Sprintf("%s.programs[%d]", m.path, j)
-		pkg, err := open(p.Package)
-		if err != nil {
-			mistakes = append(mistakes, l3af.Mistake{Path: path + ".package", Message: err.Error()})
-			continue
-		}
-		bound, wrong := bind.Program(pkg, m.chain.Hook, *p, path)
+		pkg, bound, wrong := open.program(m.chain.Hook, *p, path)
 		mistakes = append(mistakes, wrong...)
 		if bound != nil && len(wrong) == 0 {
 			members = append(members, bound.Member)
@@ -164,11 +164,7 @@ func (m *made) buildChain(open opener) (mistakes []l3af.Mistake, err error) {
 }
 
 func (m *made) buildProbe(open opener) (mistakes []l3af.Mistake, err error) {
-	pkg, err := open(m.probe.Package)
-	if err != nil {
-		return []l3af.Mistake{{Path: m.path + ".package", Message: err.Error()}}, nil
-	}
-	bound, mistakes := bind.Probe(pkg, *m.probe, m.path)
+	pkg, bound, mistakes := open.probe(*m.probe, m.path)
 	if len(mistakes) > 0 {
 		return mistakes, nil
 	}
