@@ -65,7 +65,6 @@ type Tag struct {
 type frame struct {
 	src, dst MAC
 	tags     []Tag
-	ttl, tos uint8
 	options  []byte // IPv4
 	ext      []Extension
 	frag     bool
@@ -74,11 +73,11 @@ type frame struct {
 	more     bool
 }
 
+// hops is the time to live, or hop limit, of every frame.
+const hops = 64
+
 // Option changes how a frame is built.
 type Option func(*frame)
-
-// MACs sets the Ethernet addresses.
-func MACs(src, dst MAC) Option { return func(f *frame) { f.src, f.dst = src, dst } }
 
 // VLAN tags the frame, the outermost id first: the last tag is 802.1Q, those
 // before it 802.1ad.
@@ -96,12 +95,6 @@ func VLAN(ids ...uint16) Option {
 
 // Tags tags the frame, the outermost tag first.
 func Tags(tags ...Tag) Option { return func(f *frame) { f.tags = append(f.tags, tags...) } }
-
-// TTL sets the time to live or hop limit; 64 otherwise.
-func TTL(ttl uint8) Option { return func(f *frame) { f.ttl = ttl } }
-
-// TOS sets the type of service or traffic class.
-func TOS(tos uint8) Option { return func(f *frame) { f.tos = tos } }
 
 // IPOptions puts options in the IPv4 header, at most 40 bytes, padded to
 // four.
@@ -210,7 +203,7 @@ func ARP(src, target netip.Addr, opts ...Option) []byte {
 }
 
 func newFrame(opts []Option) *frame {
-	f := &frame{src: DefaultSrc, dst: DefaultDst, ttl: 64}
+	f := &frame{src: DefaultSrc, dst: DefaultDst}
 	for _, o := range opts {
 		o(f)
 	}
@@ -239,7 +232,7 @@ func (f *frame) ip(protocol uint8, src, dst netip.Addr, payload []byte) []byte {
 func (f *frame) ip4(protocol uint8, src, dst netip.Addr, payload []byte) []byte {
 	n := 20 + len(f.options)
 	b := make([]byte, 20, n+len(payload))
-	b[0], b[1] = byte(4<<4|n/4), f.tos
+	b[0] = byte(4<<4 | n/4)
 	binary.BigEndian.PutUint16(b[2:], uint16(n+len(payload)))
 	if f.frag {
 		binary.BigEndian.PutUint16(b[4:], uint16(f.fragID))
@@ -249,7 +242,7 @@ func (f *frame) ip4(protocol uint8, src, dst netip.Addr, payload []byte) []byte 
 		}
 		binary.BigEndian.PutUint16(b[6:], off)
 	}
-	b[8], b[9] = f.ttl, protocol
+	b[8], b[9] = hops, protocol
 	copy(b[12:], last4(src))
 	copy(b[16:], last4(dst))
 	b = append(b, f.options...)
@@ -278,9 +271,9 @@ func (f *frame) ip6(protocol uint8, src, dst netip.Addr, payload []byte) []byte 
 		headers = append(headers, e.bytes(next)...)
 	}
 	b := make([]byte, 40, 40+len(headers)+len(payload))
-	b[0], b[1] = 6<<4|f.tos>>4, f.tos<<4
+	b[0] = 6 << 4
 	binary.BigEndian.PutUint16(b[4:], uint16(len(headers)+len(payload)))
-	b[6], b[7] = protocol, f.ttl
+	b[6], b[7] = protocol, hops
 	if len(ext) > 0 {
 		b[6] = ext[0].Type
 	}
