@@ -58,7 +58,7 @@ func (s *State) Tree() (any, error) {
 }
 
 func (m *mistakes) chain(at string, tree any) Chain {
-	o := m.object(at, tree, "interface", "netns", "hook", "mode", "programs")
+	o := m.object(at, tree, "interface", "netns", "hook", "mode", "programs", "annotations")
 	if o == nil {
 		return Chain{}
 	}
@@ -67,6 +67,8 @@ func (m *mistakes) chain(at string, tree any) Chain {
 		Netns:     netnsName(o.text("netns")),
 		Hook:      HookKind(o.text("hook")),
 		Mode:      Mode(o.text("mode")),
+
+		Annotations: o.texts("annotations"),
 	}
 	for i, e := range o.list("programs") {
 		c.Programs = append(c.Programs, m.program(index(o.at("programs"), i), e))
@@ -90,14 +92,16 @@ func netnsName(s string) string {
 }
 
 func (m *mistakes) program(at string, tree any) Program {
-	o := m.object(at, tree, "name", "package", "entry", "proceed", "config", "maps", "onMapChange", "instance")
+	o := m.object(at, tree, append([]string{"name", "package", "object", "entry", "proceed", "next"}, settingsKeys...)...)
 	if o == nil {
 		return Program{}
 	}
 	p := Program{
 		Name:     o.text("name"),
 		Package:  o.text("package"),
+		Object:   o.text("object"),
 		Entry:    o.text("entry"),
+		Next:     o.text("next"),
 		Settings: o.settings(),
 	}
 	verdicts := o.list("proceed")
@@ -115,13 +119,14 @@ func (m *mistakes) program(at string, tree any) Program {
 }
 
 func (m *mistakes) probe(at string, tree any) Probe {
-	o := m.object(at, tree, "name", "package", "entry", "attach", "config", "maps", "onMapChange", "instance")
+	o := m.object(at, tree, append([]string{"name", "package", "object", "entry", "attach"}, settingsKeys...)...)
 	if o == nil {
 		return Probe{}
 	}
 	p := Probe{
 		Name:     o.text("name"),
 		Package:  o.text("package"),
+		Object:   o.text("object"),
 		Entry:    o.text("entry"),
 		Attach:   o.text("attach"),
 		Settings: o.settings(),
@@ -304,32 +309,6 @@ func (o *object) mapping(key string) map[string]any {
 		o.m.add(o.at(key), "must be a mapping, not "+kindOf(v), "")
 	}
 	return keys
-}
-
-func (o *object) settings() Settings {
-	s := Settings{OnMapChange: MapChange(o.text("onMapChange")), Instance: o.text("instance")}
-	if config := o.mapping("config"); len(config) > 0 {
-		s.Config = config
-	}
-	byName := o.mapping("maps")
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		if s.Maps == nil {
-			s.Maps = make(map[string][]MapEntry, len(byName))
-		}
-		at := member(o.at("maps"), name)
-		list, ok := byName[name].([]any)
-		if !ok && byName[name] != nil {
-			o.m.add(at, "must be a list of entries, not "+kindOf(byName[name]), "each entry is {key: …, value: …}")
-		}
-		entries := make([]MapEntry, len(list))
-		for i, e := range list {
-			if eo := o.m.object(index(at, i), e, "key", "value"); eo != nil {
-				entries[i] = MapEntry{Key: eo.keys["key"], Value: eo.keys["value"]}
-			}
-		}
-		s.Maps[name] = entries
-	}
-	return s
 }
 
 func kindOf(v any) string {

@@ -28,9 +28,19 @@ chains:
       deny: [{key: 203.0.113.0/24, value: 1}]
       empty:
   - {name: stats, package: ./stats.bpf.o, onMapChange: reset, instance: edge.1}
+  - name: limit
+    package: /p.tar.gz
+    object: l/limit.bpf.o
+    next: next_prog
+    disabled: true
+    pinPath: /sys/fs/bpf/eth0/limit/latest
+    monitor: [{map: drops, key: 0}, {map: seen, key: 1, aggregator: max-rate}]
+    agent: {start: [bin/limit, --iface=eth0, ""], stop: [x], status: [y], update: [z, a], daemon: true, cpu: 5, memory: 1073741824, files: {rules.txt: "a\n"}}
+    annotations: {team: edge}
 - interface: "veth*"
   netns: /run/netns/blue
   hook: tc-egress
+  annotations: {ticket: "7"}
   programs:
   - {name: acl, package: /opt/acl, proceed: [unspec, ok, pipe, redirect]}
 probes:
@@ -65,10 +75,17 @@ func TestParseState(t *testing.T) {
 					Maps: map[string][]l3af.MapEntry{"deny": {{Key: "203.0.113.0/24", Value: json.Number("1")}}, "empty": {}},
 				}},
 				{Name: "stats", Package: "./stats.bpf.o", Settings: l3af.Settings{OnMapChange: l3af.ResetMapChange, Instance: "edge.1"}},
+				{Name: "limit", Package: "/p.tar.gz", Object: "l/limit.bpf.o", Next: "next_prog", Settings: l3af.Settings{
+					Disabled: true, PinPath: "/sys/fs/bpf/eth0/limit/latest",
+					Monitor: []l3af.Monitor{{Map: "drops", Key: json.Number("0")}, {Map: "seen", Key: json.Number("1"), Aggregator: l3af.MaxRate}},
+					Agent: &l3af.Agent{Start: []string{"bin/limit", "--iface=eth0", ""}, Stop: []string{"x"}, Status: []string{"y"}, Update: []string{"z", "a"},
+						Daemon: true, CPU: 5, Memory: 1 << 30, Files: map[string]string{"rules.txt": "a\n"}},
+					Annotations: map[string]string{"team": "edge"},
+				}},
 			}},
 			{Interface: "veth*", Netns: "blue", Hook: l3af.TCEgress, Programs: []l3af.Program{
 				{Name: "acl", Package: "/opt/acl", Proceed: []l3af.Verdict{l3af.Unspec, l3af.OK, l3af.Pipe, l3af.Redirect}},
-			}},
+			}, Annotations: map[string]string{"ticket": "7"}},
 		},
 		Probes: []l3af.Probe{
 			{Name: "exec", Package: "./examples/execs", Attach: "tracepoint/sched/sched_process_exec"},
@@ -137,6 +154,18 @@ func TestMistakes(t *testing.T) {
 			`chains[1]: the hook xdp/e has a chain already: chains[0] (put all programs of a hook in one chain)`},
 		{chain(`{interface: e, netns: blue, hook: xdp, programs: [{name: a, package: p}]}`) + "\n- {interface: e, netns: /var/run/netns/blue, hook: xdp, programs: [{name: a, package: p}]}",
 			`chains[1]: the hook xdp/blue:e has a chain already: chains[0]`},
+		{program(`{name: b, package: p, object: ../x.o, next: "a b", disabled: yes please, pinPath: sys/fs, annotations: {a: 1}}`),
+			`chains[0].programs[1].annotations.a: must be a string, not the number 1` + "\n" + `chains[0].programs[1].disabled: must be true or false, not the string "yes please"` + "\n" +
+				`chains[0].programs[1].next: "a b" is not the name of a map` + "\n" + `chains[0].programs[1].object: "../x.o" is not a path inside the package` + "\n" +
+				`chains[0].programs[1].pinPath: "sys/fs" is not the absolute path of a directory`},
+		{program(`{name: b, package: p, monitor: [{key: 0}, {map: m}, {map: m, key: 0, aggregator: max}]}`), `chains[0].programs[1].monitor[0].map: is required` + "\n" +
+			`chains[0].programs[1].monitor[1].key: is required` + "\n" + `chains[0].programs[1].monitor[2].aggregator: unknown aggregator "max", did you mean "max-rate"?`},
+		{program(`{name: b, package: p, agent: {start: [/bin/sh], stop: [], status: [1], update: x, daemon: 1, cpu: -1, memory: lots, files: {a/../b: x}}}`),
+			`chains[0].programs[1].agent.cpu: must be a whole number from 0, not the number -1` + "\n" + `chains[0].programs[1].agent.daemon: must be true or false, not the number 1` + "\n" +
+				`chains[0].programs[1].agent.files["a/../b"]: "a/../b" is not a path inside the package` + "\n" + `chains[0].programs[1].agent.memory: must be a whole number from 0, not the string "lots"` + "\n" +
+				`chains[0].programs[1].agent.start[0]: "/bin/sh" is not a path inside the package` + "\n" + `chains[0].programs[1].agent.status[0]: must be a string, not the number 1` + "\n" +
+				`chains[0].programs[1].agent.stop: must name a file of the package (leave it out)` + "\n" + `chains[0].programs[1].agent.update: must be a list, not the string "x"`},
+		{program(`{name: b, package: p, agent: {daemon: true}}`), `chains[0].programs[1].agent.start: is required of a daemon`},
 		{program(`x`), `chains[0].programs[1]: must be a mapping, not the string "x"`},
 		{program(`{}`), "chains[0].programs[1].name: is required\nchains[0].programs[1].package: is required (builtin:NAME, a directory, or an object file)"},
 		{program(`{name: a, package: q}`), `chains[0].programs[1].name: another program is named "a": chains[0].programs[0]`},

@@ -1,9 +1,7 @@
 package l3af
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -68,7 +66,7 @@ func (m *mistakes) state(s *State) {
 			continue
 		}
 		m.name(at, p.Name, "probe", names, i, "probes")
-		m.source(at, p.Package, p.Entry)
+		m.source(at, p.Package, p.Object, p.Entry)
 		if _, err := NormalAttach(p.Attach); err != nil {
 			m.check(true, at+".attach", err.Error(), "")
 		}
@@ -106,7 +104,8 @@ func (m *mistakes) checkChain(at string, c *Chain, instances map[string]instance
 			continue
 		}
 		m.name(pat, p.Name, "program", names, i, at+".programs")
-		m.source(pat, p.Package, p.Entry)
+		m.source(pat, p.Package, p.Object, p.Entry)
+		m.check(p.Next != "" && !isName(p.Next, "._"), pat+".next", quote(p.Next)+" is not the name of a map", "")
 		m.proceed(pat+".proceed", c.Hook, known, p.Proceed)
 		m.settings(pat, p.Settings)
 		m.instance(pat, p.Settings, instances)
@@ -183,9 +182,10 @@ func (m *mistakes) name(at, s, what string, seen map[string]int, i int, list str
 	}
 }
 
-func (m *mistakes) source(at, pkg, entry string) {
+func (m *mistakes) source(at, pkg, object, entry string) {
 	m.check(pkg == "", at+".package", "is required", "builtin:NAME, a directory, or an object file")
 	m.check(!printable(pkg) || len(pkg) > 4095, at+".package", quote(pkg)+" is not a package", "builtin:NAME, a directory, or an object file")
+	m.check(object != "" && !inside(object), at+".object", quote(object)+" is not a path inside the package", "")
 	m.check(entry != "" && !isName(entry, "._"), at+".entry", quote(entry)+" is not the name of a program", "the name of a function in the object file")
 }
 
@@ -214,57 +214,6 @@ func (m *mistakes) proceed(at string, hook HookKind, known bool, list []Verdict)
 		} else {
 			m.unknown(at, "verdict", string(v), possible)
 		}
-	}
-}
-
-func (m *mistakes) settings(at string, s Settings) {
-	if changes := []MapChange{RefuseMapChange, ResetMapChange}; s.OnMapChange != "" && !slices.Contains(words(changes), string(s.OnMapChange)) {
-		m.unknown(at+".onMapChange", "choice", string(s.OnMapChange), words(changes))
-	}
-	m.check(s.Instance != "" && !validName(s.Instance), at+".instance", quote(s.Instance)+" is not a valid name", nameHint)
-	for _, name := range slices.Sorted(maps.Keys(s.Config)) {
-		m.value(member(at+".config", name), s.Config[name], 0)
-		m.check(name == "", member(at+".config", name), "the name of the variable is missing", "")
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.Maps)) {
-		at := member(at+".maps", name)
-		m.check(name == "", at, "the name of the map is missing", "")
-		for i, e := range s.Maps[name] {
-			at := index(at, i)
-			if m.seen[at] {
-				continue
-			}
-			m.check(e.Key == nil, at+".key", "is required", "")
-			m.check(e.Value == nil, at+".value", "is required", "")
-			m.value(at+".key", e.Key, 0)
-			m.value(at+".value", e.Value, 0)
-		}
-	}
-}
-
-// maxDepth bounds the lists and mappings in one another of a value.
-const maxDepth = 100
-
-// value checks that a value is made of what documents are made of.
-func (m *mistakes) value(at string, v any, depth int) {
-	if depth > maxDepth {
-		m.check(true, at, "is nested too deep", "")
-		return
-	}
-	switch v := v.(type) {
-	case nil, bool, string:
-	case json.Number:
-		m.check(!json.Valid([]byte(v)), at, quote(string(v))+" is not a number", "")
-	case []any:
-		for i, e := range v {
-			m.value(index(at, i), e, depth+1)
-		}
-	case map[string]any:
-		for k, e := range v {
-			m.value(member(at, k), e, depth+1)
-		}
-	default:
-		m.check(true, at, fmt.Sprintf("a Go %T cannot be in a document", v), "use nil, bool, string, json.Number, []any and map[string]any")
 	}
 }
 
