@@ -60,17 +60,23 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 	printed := &output{Writer: out}
 	a := &app{in: in, out: printed, err: errw}
 	root := newRoot(a)
-	root.SetArgs(args)
+	root.SetArgs(bpftoolLine(root, objects(), args))
 	root.SetIn(in)
 	root.SetOut(printed)
 	root.SetErr(errw)
 	cmd, err := root.ExecuteContextC(ctx)
-	switch f := (*failure)(nil); {
+	f, u, told := (*failure)(nil), (*usageError)(nil), (*errTold)(nil)
+	switch {
 	case printed.err != nil:
 		a.complain(printed.err)
 		return exitFailed
 	case err == nil:
 		return exitDone
+	case errors.As(err, &told):
+		if errors.As(err, &u) {
+			return exitUsage
+		}
+		return exitFailed
 	case errors.Is(err, errDifferent):
 		return exitFailed
 	case errors.As(err, &f):
@@ -78,7 +84,7 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 		return exitFailed
 	}
 	hint := fmt.Sprintf("see %s --help", cmd.CommandPath())
-	if u := (*usageError)(nil); errors.As(err, &u) && u.hint != "" {
+	if errors.As(err, &u) && u.hint != "" {
 		hint = u.hint
 	}
 	fmt.Fprintf(errw, "l3af: %v\nhint: %s\n", err, hint)
@@ -130,10 +136,14 @@ Try "l3af demo" first: it needs root and nothing else.`,
 		}
 		return nil
 	}
-	for _, c := range []*cobra.Command{
+	commands := []*cobra.Command{
 		newApply(a), newDiff(a), newGet(a), newStatus(a), newChain(a), newHistory(a), newRollback(a), newEvents(a),
 		newDemo(a), newBench(a), newVersion(a),
-	} {
+	}
+	for _, o := range objects() {
+		commands = append(commands, newObject(a, o))
+	}
+	for _, c := range commands {
 		for _, c := range append(c.Commands(), c) {
 			work := c.RunE
 			c.RunE = func(cmd *cobra.Command, args []string) error {

@@ -22,6 +22,10 @@ import (
 // inside marks the process that runs in namespaces of its own.
 const inside = "L3AF_TEST_INSIDE"
 
+// Shared, when set in the environment, says that others use BPF on this machine
+// during the tests: they take no turns, and [Clean] only looks for descriptors.
+const Shared = "L3AF_TEST_SHARED"
+
 type runner interface{ Run() int }
 
 type wrapped struct{ m runner }
@@ -57,13 +61,15 @@ func fuzzing() bool {
 
 // isolate runs this binary again in its own namespaces and returns its exit code.
 func isolate() (int, error) {
-	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "l3af-test.lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return 0, err
-	}
-	defer lock.Close()
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
-		return 0, fmt.Errorf("lock %s: %w", lock.Name(), err)
+	if os.Getenv(Shared) == "" {
+		lock, err := os.OpenFile(filepath.Join(os.TempDir(), "l3af-test.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return 0, err
+		}
+		defer lock.Close()
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+			return 0, fmt.Errorf("lock %s: %w", lock.Name(), err)
+		}
 	}
 	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: os.Args, Env: append(os.Environ(), inside+"=1")}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -84,7 +90,7 @@ func isolate() (int, error) {
 			_ = cmd.Process.Signal(s)
 		}
 	}()
-	err = cmd.Wait()
+	err := cmd.Wait()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return max(exit.ExitCode(), 1), nil
 	}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"l3af/internal/doc"
+)
+
+// object is one kind of thing the kernel has, with bpftool's verbs for it.
+type object struct {
+	name  string
+	short string
+	long  string
+	verbs []verb // the first is meant when none is named
+}
+
+// verb is one command of an object, as in "prog show".
+type verb struct {
+	name    string
+	aliases []string // list for show
+	args    string   // of the usage line: "[PROG]"
+	short   string
+	long    string
+	example string
+	flags   func(*pflag.FlagSet)
+	run     func(c *call) error
+}
+
+// call is one call of a verb.
+type call struct {
+	*app
+	words
+	ctx  context.Context
+	opts *objectOptions
+}
+
+// objectOptions are those of bpftool, at any place of the line, and one of ours.
+type objectOptions struct {
+	json, pretty bool
+	bpffs        bool // show where objects are pinned
+	compat       bool // the root of JSON is an object or an array by count, as bpftool's
+	debug        bool // verifier logs, whole
+	// Taken for the sake of scripts; nothing here needs them.
+	mapcompat, nomount, useLoader bool
+}
+
+func (o *objectOptions) register(f *pflag.FlagSet) {
+	f.BoolVarP(&o.json, "json", "j", false, "print JSON")
+	f.BoolVarP(&o.pretty, "pretty", "p", false, "print JSON, indented")
+	f.BoolVarP(&o.bpffs, "bpffs", "f", false, "show where objects are pinned")
+	f.BoolVar(&o.compat, "bpftool-compat", false, "with JSON: one match is an object, several are an array, as of bpftool")
+	f.BoolVarP(&o.debug, "debug", "d", false, "print what the verifier says")
+	f.BoolVarP(&o.mapcompat, "mapcompat", "m", false, "")
+	f.BoolVarP(&o.nomount, "nomount", "n", false, "")
+	f.BoolVarP(&o.useLoader, "use-loader", "L", false, "")
+	for _, name := range []string{"mapcompat", "nomount", "use-loader"} {
+		_ = f.MarkHidden(name)
+	}
+}
+
+// objects are those of bpftool, in the order in which abbreviations are tried.
+func objects() []object { return []object{} }
+
+// newObject makes the commands of an object.
+func newObject(a *app, o object) *cobra.Command {
+	opts := &objectOptions{}
+	cmd := &cobra.Command{Use: o.name, Short: o.short, Long: o.long, Args: cobra.ArbitraryArgs}
+	opts.register(cmd.PersistentFlags())
+	names := make([]string, len(o.verbs))
+	for i, v := range o.verbs {
+		names[i] = v.name
+		sub := &cobra.Command{
+			Use: strings.TrimSpace(v.name + " " + v.args), Aliases: v.aliases, Short: v.short, Long: v.long, Example: v.example,
+			Args: cobra.ArbitraryArgs,
+			RunE: func(cmd *cobra.Command, args []string) error { return a.verb(cmd, v, opts, args) },
+		}
+		if v.flags != nil {
+			v.flags(sub.Flags())
+		}
+		cmd.AddCommand(sub)
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return a.verb(cmd, o.verbs[0], opts, nil)
+		case args[0] == "help":
+			return cmd.Help()
+		}
+		return a.told(opts, &usageError{fmt.Sprintf("unknown command %q", o.name+" "+args[0]), "there is " + o.name + " " + strings.Join(names, ", ")})
+	}
+	return cmd
+}
+
+func (a *app) verb(cmd *cobra.Command, v verb, opts *objectOptions, args []string) error {
+	c := &call{app: a, words: args, ctx: cmd.Context(), opts: opts}
+	err := v.run(c)
+	return a.told(opts, err)
+}
+
+// errTold is an error that was printed as JSON already.
+type errTold struct{ error }
+
+func (e *errTold) Unwrap() error { return e.error }
+
+// told prints an error as JSON where that is asked for, as bpftool does on
+// standard output.
+func (a *app) told(opts *objectOptions, err error) error {
+	if err == nil || !opts.asJSON(a) {
+		return err
+	}
+	if printJSONAs(a.out, map[string]string{"error": strings.TrimSpace(err.Error())}, opts.pretty) != nil {
+		return err
+	}
+	return &errTold{err}
+}
+
+func (o *objectOptions) asJSON(a *app) bool { return o.json || o.pretty || a.output == formatJSON }
+
+// answer prints v as JSON or YAML where that is asked for; else it calls people.
+func (c *call) answer(v any, people func(w io.Writer) error) error {
+	switch {
+	case c.opts.asJSON(c.app):
+		return printJSONAs(c.out, v, c.opts.pretty || c.output == formatJSON)
+	case c.output == formatYAML:
+		text, err := doc.YAML(v)
+		if err != nil {
+			return err
+		}
+		_, err = c.out.Write(text)
+		return err
+	}
+	return people(c.out)
+}
+
+// answerList is answer for what a selector found: always an array, but for
+// --bpftool-compat, where the single match of a selector is an object.
+func answerList[T any](c *call, list []T, selected bool, people func(w io.Writer) error) error {
+	if c.opts.compat && selected && len(list) == 1 {
+		return c.answer(list[0], people)
+	}
+	if list == nil {
+		list = []T{}
+	}
+	return c.answer(list, people)
+}
+
+// done is the answer of a verb that only does something: null in JSON.
+func (c *call) done() error {
+	return c.answer(nil, func(io.Writer) error { return nil })
+}
+
+func printJSONAs(w io.Writer, v any, indent bool) error {
+	if indent {
+		return printJSON(w, v)
+	}
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// words are the arguments of a verb that are not read yet.
+type words []string
+
+// peek is the next word, "" at the end.
+func (w words) peek() string {
+	if len(w) == 0 {
+		return ""
+	}
+	return w[0]
+}
+
+// next takes a word; what says what it must be.
+func (w *words) next(what string) (string, error) {
+	if len(*w) == 0 {
+		return "", &usageError{what: "no " + what}
+	}
+	word := (*w)[0]
+	*w = (*w)[1:]
+	return word, nil
+}
+
+// take takes the next word if it is the keyword or an abbreviation of it.
+func (w *words) take(keyword string) bool {
+	if len(*w) == 0 || !abbreviates((*w)[0], keyword) {
+		return false
+	}
+	*w = (*w)[1:]
+	return true
+}
+
+// number takes a word that is a number, decimal or with 0x, of at most so many bits.
+func (w *words) number(what string, bits int) (uint64, error) {
+	word, err := w.next(what)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(word, 0, bits)
+	if err != nil {
+		return 0, &usageError{what: fmt.Sprintf("%s %q: must be a number below 2^%d", what, word, bits)}
+	}
+	return n, nil
+}
+
+// end fails when words are left.
+func (w words) end() error {
+	if len(w) > 0 {
+		return &usageError{what: fmt.Sprintf("unexpected argument %q", w[0])}
+	}
+	return nil
+}
+
+func abbreviates(word, keyword string) bool { return word != "" && strings.HasPrefix(keyword, word) }
+
+// bpftoolLine turns a line in bpftool's style into one in ours: options that
+// stand before an object go behind it, objects and verbs may be abbreviated,
+// the first in bpftool's order wins. Other lines are left as they are.
+func bpftoolLine(root *cobra.Command, objects []object, args []string) []string {
+	at := 0
+	for at < len(args) && bpftoolOption(args[at]) {
+		at++
+	}
+	if at == len(args) || strings.HasPrefix(args[at], "-") {
+		return args
+	}
+	ours := slices.ContainsFunc(root.Commands(), func(c *cobra.Command) bool { return c.Name() == args[at] || c.HasAlias(args[at]) })
+	i := slices.IndexFunc(objects, func(o object) bool { return o.name == args[at] })
+	if i < 0 && !ours {
+		i = slices.IndexFunc(objects, func(o object) bool { return abbreviates(args[at], o.name) })
+	}
+	if i < 0 {
+		return args
+	}
+	o, before, rest := objects[i], args[:at], slices.Clone(args[at+1:])
+	if v := slices.IndexFunc(rest, func(s string) bool { return !bpftoolOption(s) }); v >= 0 && !o.has(rest[v]) {
+		if j := slices.IndexFunc(o.verbs, func(c verb) bool { return abbreviates(rest[v], c.name) }); j >= 0 {
+			rest[v] = o.verbs[j].name
+		}
+	}
+	return slices.Concat([]string{o.name}, rest, before)
+}
+
+func (o *object) has(word string) bool {
+	return word == "help" || slices.ContainsFunc(o.verbs, func(v verb) bool { return v.name == word || slices.Contains(v.aliases, word) })
+}
+
+// bpftoolOption says whether a word is one of bpftool's options that take no value.
+func bpftoolOption(s string) bool {
+	switch s {
+	case "--json", "--pretty", "--bpffs", "--mapcompat", "--nomount", "--debug", "--use-loader", "--bpftool-compat":
+		return true
+	}
+	return len(s) > 1 && s[0] == '-' && s[1] != '-' && strings.Trim(s[1:], "jpfmndL") == ""
+}
