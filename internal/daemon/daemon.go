@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"gopkg.in/natefinch/lumberjack.v2"
 
 	"l3af/internal/api"
 	"l3af/internal/kernel"
@@ -38,7 +39,15 @@ func Main(args []string) int {
 			fmt.Fprintf(os.Stderr, "hint: %s\n", hint)
 		}
 	}
-	s, err := parse(args)
+	var s settings
+	var err error
+	if len(args) > 0 && args[0] == "config" {
+		if err = migrate(args[1:], os.Stdin, os.Stdout); err == nil {
+			return 0
+		}
+	} else {
+		s, err = parse(args)
+	}
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Print(usage)
@@ -91,7 +100,15 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 	if err := unused(s.stateDir); err != nil {
 		return err
 	}
-	log := logger(os.Stderr, s.logFormat)
+	out, err := s.logWriter()
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	log := logger(out, s.logFormat)
+	for _, n := range s.notes {
+		log.Warn("configuration", "file", s.config, "note", n)
+	}
 	limitMemory()
 
 	listeners := []net.Listener{}
@@ -140,6 +157,13 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 	defer func() { err = errors.Join(err, n.Close()) }()
 	if n.Current() == nil {
 		looked <- struct{}{} // there is nothing to look for
+	}
+	if s.pidFile != "" {
+		// Nothing depends on it: that only one daemon runs is what locks are for.
+		if err := os.WriteFile(s.pidFile, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
+			return fmt.Errorf("pid file: %w", err)
+		}
+		defer os.Remove(s.pidFile)
 	}
 	log.Info("started", "version", version, "go", runtime.Version(), "pid", os.Getpid(),
 		"socket", s.socket, "listen", s.listen, "state", s.stateDir, "bpffs", s.bpffs)
@@ -222,6 +246,25 @@ func unused(dir string) error {
 	}
 	return fmt.Errorf("state directory %s is in use by %s", dir, who)
 }
+
+// logWriter is where the log goes.
+func (s *settings) logWriter() (io.WriteCloser, error) {
+	if s.logFile == "" {
+		return nopCloser{os.Stderr}, nil
+	}
+	// The library makes the file when something is written, and nobody reads
+	// the error of a log that cannot be.
+	f, err := os.OpenFile(s.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("log file: %w", err)
+	}
+	f.Close()
+	return &lumberjack.Logger{Filename: s.logFile, MaxSize: s.logSize, MaxBackups: s.logBackups, MaxAge: s.logDays}, nil
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
 
 func logger(w io.Writer, format string) *slog.Logger {
 	if format == "json" {

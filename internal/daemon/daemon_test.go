@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -64,55 +65,6 @@ func TestLogReaderGoes(t *testing.T) {
 	}
 }
 
-// Flags win over the file, the file over the defaults; every mistake is told.
-func TestSettings(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "l3afd.yaml")
-	defaults := settings{socket: DefaultSocket, stateDir: DefaultStateDir, bpffs: DefaultBpffs, logFormat: "text"}
-	with := func(change func(*settings)) settings {
-		s := defaults
-		s.config = file
-		change(&s)
-		return s
-	}
-	for _, c := range []struct {
-		config string
-		args   []string
-		want   settings
-		err    string // part of it
-		usage  bool
-	}{
-		{want: defaults},
-		{config: "socket: /a\nlisten: ':80'\nstate-dir: /b\nbpffs: /c\nlog-format: json", want: settings{file, "/a", ":80", "/b", "/c", "json", false}},
-		{config: "socket: /a\nstate-dir: /b", args: []string{"-socket", "/x", "--bpffs=/y"}, want: with(func(s *settings) {
-			s.socket, s.stateDir, s.bpffs = "/x", "/b", "/y"
-		})},
-		{config: `{"socket": "/a"}`, args: []string{"-socket", DefaultSocket}, want: with(func(*settings) {})},
-		{config: "sokcet: /a\nlisten: 80", err: "listen: must be text\nsokcet: unknown key (did you mean \"socket\"?)"},
-		{config: "- socket", err: "must be keys and values"},
-		{config: "socket: /a\nsocket: /b", err: "socket"},
-		{config: "log-format: xml", err: `log-format "xml": must be text or json`, usage: true},
-		{args: []string{"-config", filepath.Join(t.TempDir(), "none")}, err: "no such file"},
-		{args: []string{"-sokcet", "x"}, err: "-sokcet", usage: true},
-		{args: []string{"start"}, err: `unexpected argument "start"`, usage: true},
-		{args: []string{"-bpffs", ""}, err: "bpffs is empty", usage: true},
-	} {
-		args := c.args
-		if c.config != "" {
-			if err := os.WriteFile(file, []byte(c.config), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			args = append([]string{"-config", file}, args...)
-		}
-		got, err := parse(args)
-		if c.err == "" && (err != nil || got != c.want) {
-			t.Errorf("%q %q: got %+v, %v, want %+v", c.config, c.args, got, err, c.want)
-		}
-		if c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err) || errors.As(err, new(errUsage)) != c.usage) {
-			t.Errorf("%q %q: error %v, want %q (usage %v)", c.config, c.args, err, c.err, c.usage)
-		}
-	}
-}
-
 // The service manager is told when the API answers and when it will not any
 // more; the daemon ends in good order and can be started again at once.
 func TestNotify(t *testing.T) {
@@ -134,9 +86,10 @@ func TestNotify(t *testing.T) {
 		}
 		return string(buf[:n])
 	}
-	s := settings{
-		socket: filepath.Join(dir, "run", "l3afd.sock"), listen: "127.0.0.1:0", stateDir: filepath.Join(dir, "state"),
-		bpffs: filepath.Join(testenv.Bpffs(t), "l3af"), logFormat: "text",
+	s, err := parse([]string{"-socket", filepath.Join(dir, "run", "l3afd.sock"), "-listen", "127.0.0.1:0", "-state-dir", filepath.Join(dir, "state"),
+		"-bpffs", filepath.Join(testenv.Bpffs(t), "l3af"), "-pid-file", filepath.Join(dir, "pid"), "-log-file", filepath.Join(dir, "log")})
+	if err != nil {
+		t.Fatal(err)
 	}
 	for range 2 {
 		ctx, stop := context.WithCancel(context.Background())
@@ -145,6 +98,9 @@ func TestNotify(t *testing.T) {
 		go func() { ended <- run(ctx, s, nil) }()
 		if got := said(); got != "READY=1" {
 			t.Errorf("said %q", got)
+		}
+		if pid, err := os.ReadFile(s.pidFile); strings.TrimSpace(string(pid)) != strconv.Itoa(os.Getpid()) {
+			t.Errorf("pid file: %q, %v", pid, err)
 		}
 		if _, err := (&client.Client{Socket: s.socket}).Status(ctx); err != nil {
 			t.Error(err)
@@ -156,8 +112,13 @@ func TestNotify(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if _, err := os.Stat(s.socket); err == nil {
-			t.Error("the socket is left")
+		for _, file := range []string{s.socket, s.pidFile} {
+			if _, err := os.Stat(file); err == nil {
+				t.Errorf("%s is left", file)
+			}
+		}
+		if text, err := os.ReadFile(s.logFile); err != nil || !strings.Contains(string(text), "msg=stopping") && !strings.Contains(string(text), "stopping;") {
+			t.Errorf("log: %q, %v", text, err)
 		}
 	}
 }
