@@ -18,6 +18,9 @@ const (
 	Running = "running"
 	Waiting = "waiting" // no such interface or network namespace yet, or Error says why
 	Failed  = "failed"  // Error says why; what ran before runs on
+	// Disabled: the document says that it does not run; of a chain, that none
+	// of its programs does.
+	Disabled = "disabled"
 )
 
 // Status is what a node runs, read back from the kernel.
@@ -50,6 +53,7 @@ type ChainStatus struct {
 type ProgramStatus struct {
 	Name     string             `json:"name"`
 	Package  string             `json:"package,omitempty"`
+	State    string             `json:"state,omitempty"`   // disabled; "" for a program that its chain runs
 	Linkage  string             `json:"linkage,omitempty"` // inlined or called
 	Why      string             `json:"why,omitempty"`     // why it is not inlined
 	Segment  int                `json:"segment,omitempty"` // which of the chain's segments it is in, from 1, where there are several

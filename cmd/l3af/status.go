@@ -179,7 +179,11 @@ func chainTable(chains []l3af.ChainStatus, wide bool) *table {
 			if p.Name == "-" {
 				packets = "-"
 			}
-			row = append(row, p.Name, packets, dash(verdicts(c.Hook, p.Verdicts)))
+			said := dash(verdicts(c.Hook, p.Verdicts))
+			if p.State != "" {
+				said += "  " + p.State
+			}
+			row = append(row, p.Name, packets, said)
 			if wide {
 				row = append(row, dash(p.Linkage), dash(p.Package))
 			}

@@ -110,7 +110,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	states := func(d *prometheus.Desc, is string, labels ...string) {
-		for _, s := range []string{l3af.Running, l3af.Waiting, l3af.Failed} {
+		for _, s := range []string{l3af.Running, l3af.Waiting, l3af.Failed, l3af.Disabled} {
 			value := 0.0
 			if s == is {
 				value = 1

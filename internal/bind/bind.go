@@ -47,7 +47,7 @@ func Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Program, path str
 	if row == nil {
 		return nil, b.mistakes
 	}
-	out := &Bound{Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry, Instance: p.Instance, Next: b.next(row)}}
+	out := &Bound{Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry, Instance: p.Instance, Next: b.next(row, p.Next)}}
 	listed := row.Proceed
 	said, priority, ok := b.runConfig()
 	if out.Priority = priority; ok && len(listed) == 0 {

@@ -8,13 +8,22 @@ import (
 
 	"l3af"
 	"l3af/internal/artifact"
+	"l3af/internal/near"
 )
 
 // Programs that were written for other ways of chaining.
 
 // next is the array by which a program written for L3AF calls the one behind
-// it; "" for other programs.
-func (b *binder) next(row *artifact.Program) string {
+// it, as the document says or else the manifest; "" for other programs.
+func (b *binder) next(row *artifact.Program, said string) string {
+	if said != "" {
+		if m := b.spec.Maps[said]; m == nil {
+			b.fail(".next", near.Hint(said, names(b.spec.Maps)), "package %s has no map %q", b.pkg.Manifest.Name, clip(said))
+		} else if !oneProgram(m) {
+			b.fail(".next", "", "map %q is no empty array of one program", clip(said))
+		}
+		return said
+	}
 	if row.Chain == "" {
 		return ""
 	}

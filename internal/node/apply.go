@@ -214,7 +214,7 @@ func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 	tried := map[*made]error{}
 	changes := map[host.Target]bool{}
 	for _, s := range steps {
-		if s.verb == verbDetach && !s.remove {
+		if s.verb == verbDetach && !s.remove && s.from == "" {
 			continue
 		}
 		step := l3af.Step{Verb: s.verb, Target: s.target.String(), From: s.from}

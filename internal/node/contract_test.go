@@ -133,7 +133,7 @@ func contract(t *testing.T, m *machine, walk int) {
 			t.Errorf("%s: the chains are %s, were %s", name, before.ids, id)
 		}
 		ids[s.Name] = before.ids
-		if len(s.Running) == 0 {
+		if len(s.Running)+len(s.Disabled) == 0 {
 			if left := m.left(); len(left) > 0 {
 				t.Errorf("%s: left behind: %q", name, left)
 			}
@@ -181,7 +181,9 @@ func converged(t *testing.T, name string, n *node.Node, m *machine, want node.St
 	var running, ids, kernel []string
 	for _, a := range attached {
 		if a.ID == "" {
-			t.Errorf("%s: pins are left of %s", name, a.Target)
+			if !slices.Contains(want.Disabled, a.Target.String()) {
+				t.Errorf("%s: pins are left of %s", name, a.Target)
+			}
 			continue
 		}
 		running = append(running, a.Target.String())
@@ -202,7 +204,7 @@ func converged(t *testing.T, name string, n *node.Node, m *machine, want node.St
 	if len(s.Errors) > 0 {
 		t.Errorf("%s: errors: %q", name, s.Errors)
 	}
-	var up, waiting []string
+	var up, waiting, disabled []string
 	for _, c := range s.Chains {
 		at := l3af.Hook{Netns: c.Netns, Interface: c.Interface, Kind: c.Hook}.String()
 		doc := document(want.State, c)
@@ -214,17 +216,23 @@ func converged(t *testing.T, name string, n *node.Node, m *machine, want node.St
 			}
 		case l3af.Waiting:
 			waiting = append(waiting, at)
+		case l3af.Disabled:
+			disabled = append(disabled, at)
 		default:
 			t.Errorf("%s: %s: %s %s", name, at, c.State, c.Error)
 		}
 		for i, p := range doc.Programs {
 			if i >= len(c.Programs) || c.Programs[i].Name != p.Name || c.Programs[i].Package != p.Package ||
-				(c.Programs[i].Linkage == "") != (c.State == l3af.Waiting) {
+				(c.Programs[i].State == l3af.Disabled) != p.Disabled || (c.Programs[i].Linkage == "") != (c.State == l3af.Waiting || p.Disabled) {
 				t.Errorf("%s: %s: programs are %+v", name, at, c.Programs)
 			}
 		}
 	}
 	for _, p := range s.Probes {
+		if p.State == l3af.Disabled {
+			disabled = append(disabled, "probe/"+p.Name)
+			continue
+		}
 		if p.State != l3af.Running || !strings.HasPrefix(p.Attach, "raw_tracepoint/") {
 			t.Errorf("%s: probe %+v", name, p)
 		}
@@ -232,6 +240,7 @@ func converged(t *testing.T, name string, n *node.Node, m *machine, want node.St
 	}
 	sameSet(t, name+": status", up, ids)
 	sameSet(t, name+": waiting", waiting, want.Waiting)
+	sameSet(t, name+": disabled", disabled, want.Disabled)
 	if want.Entries > 0 {
 		if got := m.entries(); got != want.Entries {
 			t.Errorf("%s: a/table has %d entries, want %d", name, got, want.Entries)

@@ -71,6 +71,9 @@ func (n *Node) wanted(s *l3af.State, h l3af.Hook) (m *made, open opener, running
 		}
 		m = d.made[slices.IndexFunc(d.made, func(m *made) bool { return m.path == path })]
 	}
+	if m.off() {
+		return nil, nil, "", fmt.Errorf("chain %s: all its programs are disabled: %w", h, l3af.ErrNotFound)
+	}
 	attached, err := n.kernel.Attached()
 	if err != nil {
 		return nil, nil, "", fmt.Errorf("read what is attached: %w", err)
@@ -141,8 +144,9 @@ func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) 
 		}
 		r.Packets[i] = one
 	}
+	docs := m.running()
 	for i, c := range ran.Counts {
-		p := l3af.ProgramStatus{Name: c.Name, Package: m.chain.Programs[i].Package, Linkage: m.full.Programs[i].Linkage, Packets: c.Packets, Verdicts: c.Verdicts}
+		p := l3af.ProgramStatus{Name: c.Name, Package: docs[i].Package, Linkage: m.full.Programs[i].Linkage, Packets: c.Packets, Verdicts: c.Verdicts}
 		if p.Verdicts == nil {
 			p.Verdicts = map[l3af.Verdict]uint64{}
 		}
@@ -168,11 +172,11 @@ func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook) (*l3af.ChainPlan, 
 	var whole *chain.Chain
 	x.Cost, whole = costOf(kernel, m.load(h))
 	x.Segments = len(whole.Specs())
-	for i := range m.chain.Programs {
+	for i, doc := range m.running() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		doc, linked := &m.chain.Programs[i], whole.Programs[i]
+		linked := whole.Programs[i]
 		p := l3af.ProgramPlan{
 			Name: doc.Name, Package: doc.Package, Proceed: linked.Proceed,
 			Linkage: linked.Linkage, Segment: linked.Segment, Why: linked.Why, Maps: []l3af.MapPlan{},
@@ -189,7 +193,7 @@ func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook) (*l3af.ChainPlan, 
 		if err != nil {
 			return nil, err
 		}
-		bound, wrong := bind.Program(pkg, h.Kind, *doc, fmt.Sprintf("%s.programs[%d]", m.path, i))
+		bound, wrong := bind.Program(pkg, h.Kind, *doc, m.programPath(doc.Name))
 		if len(wrong) > 0 {
 			return nil, &l3af.InvalidError{Mistakes: wrong}
 		}
@@ -304,8 +308,9 @@ func (m *made) programs() []l3af.TriedProgram {
 	if m.probe != nil {
 		return []l3af.TriedProgram{{Name: m.probe.Name, Package: m.probe.Package}}
 	}
-	list := make([]l3af.TriedProgram, len(m.chain.Programs))
-	for i, p := range m.chain.Programs {
+	docs := m.running()
+	list := make([]l3af.TriedProgram, len(docs))
+	for i, p := range docs {
 		list[i] = l3af.TriedProgram{Name: p.Name, Package: p.Package, Linkage: m.full.Programs[i].Linkage}
 	}
 	return list

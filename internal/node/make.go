@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/cilium/ebpf"
+
 	"l3af"
 	"l3af/internal/artifact"
 	"l3af/internal/bind"
@@ -25,6 +27,11 @@ type made struct {
 	own      []host.Contents // as the document says it here
 	users    []user          // of package instances
 	reset    []string        // members whose maps start anew when their shape changes
+	// keep is what stays at the target: light, and the maps and counts of the
+	// programs that are disabled. Its ID is "" when all are.
+	keep *chain.Chain
+	// stays tells one keep from another.
+	stays string
 	// full is what is loaded. It is dropped when all that was to be loaded is.
 	full *chain.Chain
 }
@@ -38,6 +45,20 @@ func (m *made) mode() l3af.Mode {
 		return l3af.Auto
 	}
 	return m.chain.Mode
+}
+
+// off reports whether the document says that nothing of m runs.
+func (m *made) off() bool { return m.err == nil && m.id == "" }
+
+// running are the programs of a chain that are not disabled.
+func (m *made) running() []*l3af.Program {
+	var list []*l3af.Program
+	for i := range m.chain.Programs {
+		if p := &m.chain.Programs[i]; !p.Disabled {
+			list = append(list, p)
+		}
+	}
+	return list
 }
 
 // key tells whether two documents speak of the same thing.
@@ -129,48 +150,84 @@ func (open opener) probe(p l3af.Probe, path string) (*artifact.Package, *bind.Bo
 // build composes what m is of.
 func (m *made) build(open opener) *made {
 	var mistakes []l3af.Mistake
+	var disabled []*chain.Chain
 	var err error
 	if m.probe != nil {
-		mistakes, err = m.buildProbe(open)
+		disabled, mistakes, err = m.buildProbe(open)
 	} else {
-		mistakes, err = m.buildChain(open)
+		disabled, mistakes, err = m.buildChain(open)
 	}
 	if len(mistakes) > 0 {
 		err = &l3af.InvalidError{Mistakes: mistakes}
 	}
-	if m.err = err; err == nil {
-		m.id, m.light = m.full.ID, m.full.Light()
+	if m.err = err; err != nil {
+		return m
 	}
+	m.light = &chain.Chain{Program: &ebpf.ProgramSpec{}}
+	if m.full != nil {
+		m.light = m.full.Light()
+	}
+	keep := *m.light
+	m.id, m.stays = keep.ID, keep.ID
+	for _, c := range disabled {
+		keep.Programs = append(slices.Clip(keep.Programs), c.Programs...)
+		for i := range c.Maps {
+			if of := &c.Maps[i]; of.Member != "" && of.Pinned && !of.Tied() {
+				keep.Maps = append(slices.Clip(keep.Maps), *of)
+				m.stays += " " + of.Ref
+			}
+		}
+		m.stays += " " + c.Programs[0].Name
+	}
+	m.keep = &keep
 	return m
 }
 
-func (m *made) buildChain(open opener) (mistakes []l3af.Mistake, err error) {
+// buildChain composes the programs of a chain that run, and each of those that
+// are disabled by itself.
+func (m *made) buildChain(open opener) (disabled []*chain.Chain, mistakes []l3af.Mistake, err error) {
 	members := make([]chain.Member, 0, len(m.chain.Programs))
 	m.own = nil
 	for j := range m.chain.Programs {
 		p, path := &m.chain.Programs[j], fmt.Sprintf("%s.programs[%d]", m.path, j)
 		pkg, bound, wrong := open.program(m.chain.Hook, *p, path)
 		mistakes = append(mistakes, wrong...)
-		if bound != nil && len(wrong) == 0 {
+		switch {
+		case bound == nil || len(wrong) > 0:
+		case p.Disabled:
+			alone, err := chain.Compose(m.chain.Hook, []chain.Member{bound.Member})
+			if err != nil {
+				mistakes = append(mistakes, m.refused(err)...)
+				continue
+			}
+			disabled = append(disabled, alone.Light())
+		default:
 			members = append(members, bound.Member)
 			m.takes(p.Settings, path, pkg, bound)
 		}
 	}
-	if len(mistakes) > 0 {
-		return mistakes, nil
+	if len(mistakes) > 0 || len(members) == 0 {
+		return disabled, mistakes, nil
 	}
 	m.full, err = chain.Compose(m.chain.Hook, members)
-	return m.refused(err), err
+	return disabled, m.refused(err), err
 }
 
-func (m *made) buildProbe(open opener) (mistakes []l3af.Mistake, err error) {
+func (m *made) buildProbe(open opener) (disabled []*chain.Chain, mistakes []l3af.Mistake, err error) {
 	pkg, bound, mistakes := open.probe(*m.probe, m.path)
 	if len(mistakes) > 0 {
-		return mistakes, nil
+		return nil, mistakes, nil
+	}
+	full, err := chain.Single(bound.Attach, bound.Member)
+	switch {
+	case err != nil:
+		return nil, m.refused(err), err
+	case m.probe.Disabled:
+		return []*chain.Chain{full.Light()}, nil, nil
 	}
 	m.takes(m.probe.Settings, m.path, pkg, bound)
-	m.full, err = chain.Single(bound.Attach, bound.Member)
-	return m.refused(err), err
+	m.full = full
+	return nil, nil, nil
 }
 
 // takes keeps what is wanted of the maps of a program.
@@ -195,11 +252,15 @@ func (m *made) refused(err error) []l3af.Mistake {
 	if e := (*chain.RefusedError)(nil); errors.As(err, &e) {
 		mistake.Message = e.Reason
 		if m.chain != nil && e.Member != "" {
-			j := slices.IndexFunc(m.chain.Programs, func(p l3af.Program) bool { return p.Name == e.Member })
-			mistake.Path = fmt.Sprintf("%s.programs[%d]", m.path, j)
+			mistake.Path = m.programPath(e.Member)
 		}
 	}
 	return []l3af.Mistake{mistake}
+}
+
+// programPath is the place in the document of a program of a chain.
+func (m *made) programPath(name string) string {
+	return fmt.Sprintf("%s.programs[%d]", m.path, slices.IndexFunc(m.chain.Programs, func(p l3af.Program) bool { return p.Name == name }))
 }
 
 // full is the whole of what m was composed to.

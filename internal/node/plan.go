@@ -34,8 +34,9 @@ type step struct {
 	from   string // chain ID
 	want   *want  // attach and replace
 	// remove: nothing of the target is wanted any more; its pins and counts
-	// go with its link. Otherwise only a link in the wrong place goes, if
-	// there is one, and nobody is told.
+	// go with its link. Otherwise only its link goes: that of a chain that is
+	// disabled, or one in the wrong place (from is ""), if there is one, of
+	// which nobody is told.
 	remove bool
 }
 
@@ -55,7 +56,7 @@ func plan(wants []want, have []host.Attached, forget func(host.Target) bool) []s
 	for i := range wants {
 		w := &wants[i]
 		wanted[w.target] = w
-		if !w.present || w.made.err != nil {
+		if !w.present || w.made.err != nil || w.made.off() {
 			continue
 		}
 		switch h := has[w.target]; {
@@ -69,6 +70,9 @@ func plan(wants []want, have []host.Attached, forget func(host.Target) bool) []s
 	}
 	for _, h := range have {
 		if w := wanted[h.Target]; w != nil && (w.present || w.unread != nil) {
+			if w.made.off() && w.unread == nil && h.Err == nil {
+				steps = append(steps, step{verb: verbDetach, target: h.Target, from: h.ID})
+			}
 			continue // attached above, or left as it is where nothing is known
 		}
 		switch how := claim(wants, h.Target); {

@@ -27,7 +27,10 @@ func hookOf(s string) host.Target {
 func madeOf(at, id string, mode l3af.Mode) *made {
 	t := hookOf(at)
 	m := &made{id: id}
-	if id == "" {
+	switch id {
+	case "off":
+		m.id = ""
+	case "":
 		m.err = errors.New("cannot be composed")
 	}
 	if t.Probe != "" {
@@ -84,6 +87,11 @@ func TestPlan(t *testing.T) {
 		{"namespace unread, glob", []w{{"xdp/dark:*", "2", ""}}, []h{{"xdp/dark:a", "1", "native"}, {"xdp/dark:b", "", ""}}, nil},
 		{"cannot be read back", []w{{"xdp/a", "1", ""}, {"xdp/o*", "1", ""}}, []h{{"xdp/a", "?", ""}, {"xdp/old", "?", ""}}, nil},
 		{"cannot be read back, not wanted", nil, []h{{"xdp/a", "?", ""}}, []string{"remove xdp/a"}},
+		{"disabled", []w{{"xdp/a", "off", ""}, {"probe/p", "off", ""}, {"xdp/b", "2", ""}}, []h{{"xdp/a", "1", "native"}, {"probe/p", "3", ""}},
+			[]string{"attach xdp/b 2", "detach xdp/a 1", "detach probe/p 3"}},
+		{"disabled, and nothing runs", []w{{"xdp/a", "off", ""}, {"xdp/b", "off", ""}}, []h{{"xdp/a", "", ""}}, []string{"detach xdp/a"}},
+		{"disabled, and cannot be read back", []w{{"xdp/a", "off", ""}, {"xdp/dark:a", "off", ""}}, []h{{"xdp/a", "?", ""}, {"xdp/dark:a", "1", "native"}}, nil},
+		{"disabled for a glob that is gone for good", []w{{"xdp/o*", "off", ""}}, []h{{"xdp/old", "", ""}}, []string{"remove xdp/old"}},
 		{"namespace is gone", []w{{"xdp/nowhere:a", "2", ""}}, nil, nil},
 		{"probes", []w{{"probe/p", "1", ""}, {"probe/q", "2", ""}, {"probe/r", "3", ""}},
 			[]h{{"probe/p", "1", ""}, {"probe/q", "9", ""}, {"probe/x", "8", ""}},

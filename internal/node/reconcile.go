@@ -71,7 +71,7 @@ func (r *round) run() {
 			return
 		}
 		if s.verb == verbDetach {
-			r.detach(s)
+			replaced[s.target] = !r.detach(s)
 		} else {
 			replaced[s.target] = true
 			r.attach(s)
@@ -163,7 +163,12 @@ func (r *round) attach(s *step) {
 // keep looks after a target that runs the right chain.
 func (r *round) keep(w *want) {
 	n := r.n
-	if !r.contents && n.settled[w.target] == w.made.id && n.failed[w.target] == nil {
+	if !r.contents && n.settled[w.target] == w.made.stays && n.failed[w.target] == nil {
+		return
+	}
+	if w.made.off() {
+		n.clear(w.target)
+		r.settle(w)
 		return
 	}
 	changed, err := n.kernel.Write(w.target, w.made.light, w.made.contents)
@@ -195,12 +200,12 @@ func (r *round) keep(w *want) {
 // settle folds the counts of replaced chains and removes the pins of programs
 // that left. After a crash or a failure it is done anew.
 func (r *round) settle(w *want) {
-	if r.n.settled[w.target] == w.made.id {
+	if settled, ok := r.n.settled[w.target]; ok && settled == w.made.stays {
 		return
 	}
-	err := r.n.totals.fold(w.target, w.made.light)
+	err := r.n.totals.fold(w.target, w.made.keep)
 	if err == nil {
-		err = r.n.kernel.Tidy(w.target, w.made.light)
+		err = r.n.kernel.Tidy(w.target, w.made.keep)
 		if err != nil {
 			err = fmt.Errorf("tidy %s: %w", w.target, err)
 		}
@@ -209,33 +214,34 @@ func (r *round) settle(w *want) {
 		r.trouble("tidy", w.target.String(), err)
 		return
 	}
-	r.n.settled[w.target] = w.made.id
+	r.n.settled[w.target] = w.made.stays
 }
 
-func (r *round) detach(s *step) {
+// detach takes a detach step and reports whether it is done.
+func (r *round) detach(s *step) bool {
 	n := r.n
-	delete(n.settled, s.target)
 	err := n.kernel.Detach(s.target)
-	if !s.remove {
-		if err != nil {
-			r.trouble(verbDetach, s.target.String(), fmt.Errorf("detach %s: %w", s.target, err))
-		}
-		return
-	}
-	if err == nil {
+	if err == nil && s.remove {
 		err = n.totals.remove(s.target)
 	}
 	if err != nil {
 		err = fmt.Errorf("detach %s: %w", s.target, err)
-		r.trouble(verbDetach, s.target.String(), err)
+		if s.from != "" && !s.remove { // its chain is disabled
+			r.fail(s.target, err)
+		} else {
+			r.trouble(verbDetach, s.target.String(), err)
+		}
 	}
-	r.step(l3af.Step{Verb: verbDetach, Target: s.target.String(), From: s.from, Error: text(err)})
-	if err != nil {
-		return
+	if s.remove || s.from != "" {
+		delete(n.settled, s.target)
+		r.step(l3af.Step{Verb: verbDetach, Target: s.target.String(), From: s.from, Error: text(err)})
 	}
-	delete(r.have, s.target)
-	delete(n.gone, s.target)
-	n.clear(s.target)
+	if err == nil && s.remove {
+		delete(r.have, s.target)
+		delete(n.gone, s.target)
+		n.clear(s.target)
+	}
+	return err == nil
 }
 
 // vanished reports whether a hook's interface is gone by now.

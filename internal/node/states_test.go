@@ -13,6 +13,8 @@ type State struct {
 	State   *l3af.State
 	Running []string // targets
 	Waiting []string
+	// Disabled are the targets whose programs all are. Some keep maps.
+	Disabled []string
 	// Entries are how many entries the map "table" of member a has at xdp/v0.
 	Entries int
 }
@@ -50,6 +52,8 @@ func States() []State {
 	c := with(a, func(p *l3af.Program) { p.Name, p.OnMapChange = "c", l3af.ResetMapChange })
 	upgraded := with(c, func(p *l3af.Program) { p.Package = bigger })
 	in1 := func(p l3af.Program) l3af.Program { return with(p, func(p *l3af.Program) { p.Instance = "one" }) }
+	off := func(p l3af.Program) l3af.Program { return with(p, func(p *l3af.Program) { p.Disabled = true }) }
+	next := l3af.Program{Name: "n", Package: abs("../../chain/testdata/corpus/l3af.bpf.o"), Entry: "l3af_xdp", Next: "next_program"}
 	tc := func(p l3af.Program) l3af.Program {
 		p.Entry += "_tc"
 		return p
@@ -70,6 +74,11 @@ func States() []State {
 	}
 	probe := func(s *l3af.State) *l3af.State {
 		s.Probes = []l3af.Probe{{Name: "p", Package: tiny, Entry: "tiny_probe"}}
+		return s
+	}
+	offProbe := func(s *l3af.State) *l3af.State {
+		s = probe(s)
+		s.Probes[0].Disabled = true
 		return s
 	}
 	inProbe := func(pkg string, s *l3af.State) *l3af.State {
@@ -106,6 +115,12 @@ func States() []State {
 			Running: v0, Waiting: []string{"xdp/nope", "tc-egress/z*", "xdp/nowhere:v0"}},
 		{Name: "all", State: probe(of(at("v0", l3af.XDP, table(2), b), at("v0", l3af.TCIngress, tc(a)), in("blue", at("v*", l3af.TCEgress, tc(b), tc(a))), at("w?", l3af.XDP, fixed))),
 			Running: []string{"xdp/v0", "tc-ingress/v0", "tc-egress/blue:v1", "xdp/w0", "xdp/w1", "probe/p"}, Entries: 2},
+		{Name: "disabled", State: of(at("v0", l3af.XDP, off(c), b)), Running: v0},
+		{Name: "all disabled", State: offProbe(of(at("v0", l3af.XDP, off(upgraded), off(a)), at("w0", l3af.TCIngress, in1(tc(off(c)))), at("z*", l3af.TCEgress, tc(off(b))))),
+			Disabled: []string{"xdp/v0", "tc-ingress/w0", "tc-egress/z*", "probe/p"}},
+		{Name: "enabled", State: probe(of(at("v0", l3af.XDP, upgraded, a), at("w0", l3af.TCIngress, in1(tc(c)), tc(off(b))))),
+			Running: []string{"xdp/v0", "tc-ingress/w0", "probe/p"}},
+		{Name: "next", State: of(at("v0", l3af.XDP, next, b)), Running: v0},
 		{Name: "removed", State: of(at("v0", l3af.XDP, b)), Running: v0},
 		{Name: "empty again", State: of()},
 	}

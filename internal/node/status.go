@@ -110,6 +110,8 @@ func (v *view) state(w *want) (state, why string) {
 	switch {
 	case err != nil && (w.present || w.unread != nil):
 		return l3af.Failed, err.Error()
+	case w.made.off() && have.ID == "":
+		return l3af.Disabled, ""
 	case !w.present:
 		return l3af.Waiting, "" // for its interface
 	case have.ID == "":
@@ -147,8 +149,15 @@ func (v *view) chain(w *want) (l3af.ChainStatus, error) {
 		c.Programs = append(c.Programs, p)
 	}
 	linked := v.linked(w, have)
-	for i, doc := range w.made.chain.Programs {
+	i := -1 // among the programs that run
+	for _, doc := range w.made.chain.Programs {
 		p := l3af.ProgramStatus{Name: doc.Name, Package: doc.Package}
+		if doc.Disabled {
+			p.State = l3af.Disabled
+			add(p)
+			continue
+		}
+		i++
 		if w.made.light != nil && have.ID == w.made.id {
 			p.Proceed, p.Maps = w.made.light.Programs[i].Proceed, mapsOf(w.made.light, doc.Name)
 		}

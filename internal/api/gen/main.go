@@ -145,7 +145,7 @@ func words(p jsonschema.InterceptSchemaParams) (bool, error) {
 	case reflect.TypeFor[l3af.MapChange]():
 		enum(l3af.RefuseMapChange, l3af.ResetMapChange)
 	case reflect.TypeFor[l3af.ChainStatus](), reflect.TypeFor[l3af.ProbeStatus]():
-		enumerate(p.Schema, "state", l3af.Running, l3af.Waiting, l3af.Failed)
+		enumerate(p.Schema, "state", l3af.Running, l3af.Waiting, l3af.Failed, l3af.Disabled)
 	case reflect.TypeFor[l3af.State](), reflect.TypeFor[l3af.Chain](), reflect.TypeFor[l3af.Program](),
 		reflect.TypeFor[l3af.Probe](), reflect.TypeFor[l3af.MapEntry]():
 		// What people write is taken strictly.
