@@ -173,3 +173,30 @@ func Bpffs(t testing.TB) string {
 	})
 	return dir
 }
+
+// Cgroup makes a cgroup (version 2) for the length of the test and returns its
+// directory.
+func Cgroup(t testing.TB) string {
+	t.Helper()
+	Root(t)
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 2 && f[2] == "cgroup2" {
+			dir, err := os.MkdirTemp(f[1], "l3af-test-")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := os.Remove(dir); err != nil {
+					t.Error(err)
+				}
+			})
+			return dir
+		}
+	}
+	t.Fatal("no cgroup2 is mounted")
+	return ""
+}
