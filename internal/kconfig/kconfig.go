@@ -58,7 +58,7 @@ func Resolve(section *btf.Datasec) ([]byte, error) {
 			err = put(at, t, strconv.Itoa(strconv.IntSize/64))
 		case strings.HasPrefix(v.Name, "CONFIG_"):
 			if options == nil {
-				if options, err = read(); err != nil {
+				if options, err = Options(); err != nil {
 					return nil, err
 				}
 			}
@@ -80,8 +80,10 @@ func Resolve(section *btf.Datasec) ([]byte, error) {
 	return data, nil
 }
 
-// read reads the configuration of the running kernel.
-func read() (map[string]string, error) {
+// Options reads the configuration of the running kernel, from /boot/config-RELEASE
+// or /proc/config.gz: options by name, values as they stand there. Options that
+// are off are not in it.
+func Options() (map[string]string, error) {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return nil, err

@@ -92,7 +92,7 @@ func TestResolve(t *testing.T) {
 	if got, err = Resolve(section("LINUX_HAS_SYSCALL_WRAPPER", boolean, 1)); err != nil || runtime.GOARCH == "amd64" && got[0] != 1 {
 		t.Errorf("got %x, %v", got, err)
 	}
-	if _, err := read(); err != nil {
+	if _, err := Options(); err != nil {
 		t.Skip(err) // the kernel does not tell its configuration
 	}
 	if got, err = Resolve(section("CONFIG_BPF", tristate, 4)); err != nil || binary.NativeEndian.Uint32(got) != 1 {

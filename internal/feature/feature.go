@@ -1,0 +1,143 @@
+// Package feature asks the running kernel, or a network device, what it can do
+// with BPF.
+package feature
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
+
+	"l3af/internal/kconfig"
+)
+
+// Answer is whether something is there.
+type Answer struct {
+	Known bool
+	Yes   bool
+	Why   error // why it is not known
+}
+
+// MarshalJSON gives true, false, or null where it is not known.
+func (a Answer) MarshalJSON() ([]byte, error) {
+	if !a.Known {
+		return []byte("null"), nil
+	}
+	return strconv.AppendBool(nil, a.Yes), nil
+}
+
+func answer(err error) Answer {
+	switch {
+	case err == nil:
+		return Answer{Known: true, Yes: true}
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return Answer{Known: true}
+	}
+	return Answer{Why: err}
+}
+
+// ProgramType says whether the kernel has a type of programs.
+func ProgramType(t ebpf.ProgramType) Answer { return answer(features.HaveProgramType(t)) }
+
+// MapType says whether the kernel has a type of maps.
+func MapType(t ebpf.MapType) Answer { return answer(features.HaveMapType(t)) }
+
+// Helper says whether programs of a type may call a helper.
+func Helper(t ebpf.ProgramType, h asm.BuiltinFunc) Answer {
+	return answer(features.HaveProgramHelper(t, h))
+}
+
+// Misc are abilities of the verifier and the instruction set, by bpftool's names.
+func Misc() []struct {
+	Name, Text string
+	Answer     Answer
+} {
+	return []struct {
+		Name, Text string
+		Answer     Answer
+	}{
+		{"have_large_insn_limit", "Large program size limit", answer(features.HaveLargeInstructions())},
+		{"have_bounded_loops", "Bounded loop support", answer(features.HaveBoundedLoops())},
+		{"have_v2_isa_extension", "ISA extension v2", answer(features.HaveV2ISA())},
+		{"have_v3_isa_extension", "ISA extension v3", answer(features.HaveV3ISA())},
+		{"have_v4_isa_extension", "ISA extension v4", answer(features.HaveV4ISA())},
+	}
+}
+
+// Syscall says whether there is bpf(2).
+func Syscall() Answer {
+	_, err := ebpf.ProgramGetNextID(0)
+	if errors.Is(err, unix.ENOSYS) {
+		return Answer{Known: true}
+	}
+	return Answer{Known: true, Yes: true} // whatever else it says, it answers
+}
+
+// Helpers lists the helpers by number; the first is bpf_unspec.
+func Helpers() []string {
+	names := []string{"bpf_unspec"}
+	for f := asm.FnUnspec + 1; ; f++ {
+		name := f.String()
+		if !strings.HasPrefix(name, "Fn") {
+			return names
+		}
+		names = append(names, helperName(name))
+	}
+}
+
+// helperName makes FnMapLookupElem bpf_map_lookup_elem. A digit that begins a
+// word of the kernel's name is told by what goes before it.
+func helperName(fn string) string {
+	var b strings.Builder
+	b.WriteString("bpf")
+	for _, r := range strings.TrimPrefix(fn, "Fn") {
+		if r >= 'A' && r <= 'Z' {
+			b.WriteByte('_')
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// Sysctls are the settings of the kernel for BPF, by bpftool's names.
+var Sysctls = []struct{ Name, Path string }{
+	{"unprivileged_bpf_disabled", "/proc/sys/kernel/unprivileged_bpf_disabled"},
+	{"bpf_jit_enable", "/proc/sys/net/core/bpf_jit_enable"},
+	{"bpf_jit_harden", "/proc/sys/net/core/bpf_jit_harden"},
+	{"bpf_jit_kallsyms", "/proc/sys/net/core/bpf_jit_kallsyms"},
+	{"bpf_jit_limit", "/proc/sys/net/core/bpf_jit_limit"},
+}
+
+// Sysctl reads one of them. A kernel that does not have it says [os.ErrNotExist].
+func Sysctl(path string) (int64, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", path, err)
+	}
+	return n, nil
+}
+
+// Options are the options of the kernel's configuration that matter to BPF, in
+// bpftool's order. They are of the kernel alone but for CONFIG_HZ, which
+// programs need to know.
+var Options = strings.Fields(`CONFIG_BPF CONFIG_BPF_SYSCALL CONFIG_HAVE_EBPF_JIT CONFIG_BPF_JIT CONFIG_BPF_JIT_ALWAYS_ON
+	CONFIG_DEBUG_INFO_BTF CONFIG_DEBUG_INFO_BTF_MODULES CONFIG_CGROUPS CONFIG_CGROUP_BPF CONFIG_CGROUP_NET_CLASSID
+	CONFIG_SOCK_CGROUP_DATA CONFIG_BPF_EVENTS CONFIG_KPROBE_EVENTS CONFIG_UPROBE_EVENTS CONFIG_TRACING
+	CONFIG_FTRACE_SYSCALLS CONFIG_FUNCTION_ERROR_INJECTION CONFIG_BPF_KPROBE_OVERRIDE CONFIG_NET CONFIG_XDP_SOCKETS
+	CONFIG_LWTUNNEL_BPF CONFIG_NET_ACT_BPF CONFIG_NET_CLS_BPF CONFIG_NET_CLS_ACT CONFIG_NET_SCH_INGRESS CONFIG_XFRM
+	CONFIG_IP_ROUTE_CLASSID CONFIG_IPV6_SEG6_BPF CONFIG_BPF_LIRC_MODE2 CONFIG_BPF_STREAM_PARSER
+	CONFIG_NETFILTER_XT_MATCH_BPF CONFIG_BPFILTER CONFIG_BPFILTER_UMH CONFIG_TEST_BPF CONFIG_HZ`)
+
+// Configuration gives the options that are on, by name.
+func Configuration() (map[string]string, error) { return kconfig.Options() }
