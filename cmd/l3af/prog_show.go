@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"l3af/internal/inspect"
+)
+
+var progShowVerbs = []verb{{
+	name: "show", aliases: []string{"list"}, args: "[PROG]",
+	short: "Show programs",
+	long: `Show says of each program what the kernel knows of it. PROG is ` + progSelection.usage() + `;
+a name or a tag may be that of many.`,
+	example: `  l3af prog show
+  l3af prog show name xdp_filter
+  l3af prog show -j | jq '.[] | select(.type == "xdp") | .id'`,
+	run: (*call).progShow,
+}}
+
+func (c *call) progShow() error {
+	s, err := c.lastSelector(progSelection)
+	if err != nil {
+		return err
+	}
+	list, err := inspect.Programs(s)
+	if err != nil {
+		return progSelection.explain(s, err)
+	}
+	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
+		var b strings.Builder
+		for i := range list {
+			printProgram(&b, &list[i])
+		}
+		_, err := io.WriteString(w, b.String())
+		return err
+	})
+}
+
+// printProgram prints a program as bpftool does, for scripts that read that.
+func printProgram(w io.Writer, p *inspect.Program) {
+	fmt.Fprintf(w, "%d: %s  ", p.ID, typeText(p.Type))
+	if p.Name != "" {
+		fmt.Fprintf(w, "name %s  ", p.Name)
+	}
+	fmt.Fprintf(w, "tag %s", p.Tag)
+	printDevice(w, p.Dev)
+	if p.GPLCompatible {
+		fmt.Fprint(w, "  gpl")
+	}
+	if p.RunTimeNS > 0 {
+		fmt.Fprintf(w, " run_time_ns %d run_cnt %d", p.RunTimeNS, p.RunCount)
+	}
+	if p.RecursionMisses > 0 {
+		fmt.Fprintf(w, " recursion_misses %d", p.RecursionMisses)
+	}
+	fmt.Fprintln(w)
+	if p.LoadedAt != nil {
+		fmt.Fprintf(w, "\tloaded_at %s  uid %d\n", time.Unix(*p.LoadedAt, 0).Format("2006-01-02T15:04:05-0700"), *p.UID)
+	}
+	if p.Orphaned {
+		fmt.Fprint(w, "\torphaned")
+	}
+	fmt.Fprintf(w, "\txlated %dB", p.BytesXlated)
+	if p.JITed {
+		fmt.Fprintf(w, "  jited %dB", p.BytesJITed)
+	} else {
+		fmt.Fprint(w, "  not jited")
+	}
+	if p.BytesMemlock > 0 {
+		fmt.Fprintf(w, "  memlock %dB", p.BytesMemlock)
+	}
+	printIDs(w, "  map_ids ", p.MapIDs)
+	if p.BTFID > 0 {
+		fmt.Fprintf(w, "\n\tbtf_id %d", p.BTFID)
+	}
+	fmt.Fprintln(w)
+}
+
+// typeText is a type as bpftool prints it to people.
+func typeText(t inspect.TypeName) string {
+	if t.Known() {
+		return string(t)
+	}
+	return "type " + string(t)
+}
+
+func printIDs(w io.Writer, before string, ids []uint32) {
+	for _, id := range ids {
+		fmt.Fprintf(w, "%s%d", before, id)
+		before = ","
+	}
+}
+
+func printDevice(w io.Writer, d *inspect.Device) {
+	switch {
+	case d == nil:
+	case d.Ifname != "":
+		fmt.Fprintf(w, "  offloaded_to %s", d.Ifname)
+	default:
+		fmt.Fprintf(w, "  offloaded_to ifindex %d ns_dev %d ns_ino %d", d.Ifindex, d.NSDev, d.NSInode)
+	}
+}

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"l3af/internal/inspect"
+)
+
+// selection is how the objects of a kind are named on the command line.
+type selection struct {
+	object string // the word of the command line
+	noun   string
+	by     []inspect.By
+}
+
+var (
+	progSelection = selection{"prog", "program", []inspect.By{inspect.ID, inspect.Tag, inspect.Pin, inspect.Name}}
+	mapSelection  = selection{"map", "map", []inspect.By{inspect.ID, inspect.Name, inspect.Pin}}
+	linkSelection = selection{"link", "link", []inspect.By{inspect.ID, inspect.Pin}}
+)
+
+// usage is the selection in a usage line.
+func (s selection) usage() string {
+	words := map[inspect.By]string{
+		inspect.ID: "id ID", inspect.Tag: "tag TAG", inspect.Pin: "pinned FILE", inspect.Name: "name NAME",
+	}
+	ways := make([]string, len(s.by))
+	for i, b := range s.by {
+		ways[i] = words[b]
+	}
+	return "{" + strings.Join(ways, " | ") + "}"
+}
+
+// selectPrograms takes the words of a selector and opens every program it
+// means; the caller closes them. None is an error.
+func (c *call) selectPrograms() ([]*ebpf.Program, error) {
+	return selected(c, progSelection, inspect.OpenPrograms)
+}
+
+// selectMaps is selectPrograms for maps.
+func (c *call) selectMaps() ([]*ebpf.Map, error) {
+	return selected(c, mapSelection, inspect.OpenMaps)
+}
+
+// selectLinks is selectPrograms for links.
+func (c *call) selectLinks() ([]link.Link, error) {
+	return selected(c, linkSelection, inspect.OpenLinks)
+}
+
+func selected[T any](c *call, of selection, open func(inspect.Selector) ([]T, error)) ([]T, error) {
+	s, err := c.selector(of)
+	if err != nil {
+		return nil, err
+	}
+	list, err := open(s)
+	if err == nil && len(list) == 0 {
+		err = fs.ErrNotExist
+	}
+	return list, of.explain(s, err)
+}
+
+// explain says of an error, where it is that there is no such object, what to do.
+func (s selection) explain(wanted inspect.Selector, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return &hinted{fmt.Errorf("%s %s: there is none", s.noun, wanted), fmt.Sprintf("l3af %s show lists what there is", s.object)}
+	}
+	return err
+}
+
+// closeAll closes what a selector opened.
+func closeAll[T interface{ Close() error }](list []T) {
+	for _, o := range list {
+		o.Close()
+	}
+}
+
+// selector takes a selector.
+func (c *call) selector(of selection) (inspect.Selector, error) {
+	for _, b := range of.by {
+		if !c.take(string(b)) {
+			continue
+		}
+		if b == inspect.ID {
+			id, err := c.number("id", 32)
+			return inspect.Selector{By: b, ID: uint32(id)}, err
+		}
+		text, err := c.next(string(b))
+		return inspect.Selector{By: b, Text: text}, err
+	}
+	what := fmt.Sprintf("no %s is named", of.noun)
+	if word := c.peek(); word != "" {
+		what = fmt.Sprintf("unknown word %q", word)
+	}
+	return inspect.Selector{}, &usageError{what, "a " + of.noun + " is named by " + of.usage()}
+}
+
+// lastSelector takes a selector that may be missing, which means all, and fails
+// when words are left.
+func (c *call) lastSelector(of selection) (s inspect.Selector, err error) {
+	if c.peek() != "" {
+		if s, err = c.selector(of); err != nil {
+			return s, err
+		}
+	}
+	return s, c.end()
+}

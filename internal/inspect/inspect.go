@@ -1,0 +1,229 @@
+// Package inspect reads what runs in the kernel, ours or anyone's: programs,
+// maps and links, who holds them, and what they are attached to. Its words and
+// JSON are those of bpftool, whose place it takes.
+//
+// Everything may go at any moment. What went between being listed and being
+// looked at is left out, as if it had gone before.
+package inspect
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"l3af/internal/bpfsys"
+)
+
+// Selector says which objects are meant. The zero value means all.
+type Selector struct {
+	By   By
+	Text string // the tag in hex digits, the name, or the path of a pin
+	ID   uint32
+}
+
+// By is what objects are selected by.
+type By string
+
+// What they can be selected by. Tags are of programs; links have no names.
+const (
+	All  By = ""
+	ID   By = "id"
+	Tag  By = "tag"
+	Name By = "name"
+	Pin  By = "pinned"
+)
+
+func (s Selector) String() string {
+	switch s.By {
+	case All:
+		return "all"
+	case ID:
+		return "id " + strconv.FormatUint(uint64(s.ID), 10)
+	}
+	return string(s.By) + " " + s.Text
+}
+
+// OpenPrograms opens the programs that a selector means, in the order of their
+// ids. The caller closes them. Nothing found is [fs.ErrNotExist] for an id or
+// a pin, and no error otherwise.
+func OpenPrograms(s Selector) ([]*ebpf.Program, error) {
+	var list []*ebpf.Program
+	err := programs(s, func(o *bpfsys.Open, _ *bpfsys.ProgInfo) error {
+		p, err := ebpf.NewProgramFromFD(o.Take())
+		if err == nil {
+			list = append(list, p)
+		}
+		return err
+	})
+	return kept(list, err)
+}
+
+// OpenMaps is [OpenPrograms] for maps, to be read and written.
+//
+// Where there is a PROG_ARRAY among them it takes [settle] longer.
+func OpenMaps(s Selector) ([]*ebpf.Map, error) {
+	var list []*ebpf.Map
+	err := maps(s, 0, func(o *bpfsys.Open, _ *bpfsys.MapInfo) error {
+		m, err := ebpf.NewMapFromFD(o.Take())
+		if err == nil {
+			list = append(list, m)
+		}
+		return err
+	})
+	return kept(list, err)
+}
+
+// OpenLinks is [OpenPrograms] for links.
+func OpenLinks(s Selector) ([]link.Link, error) {
+	var list []link.Link
+	err := links(s, func(o *bpfsys.Open, _ *bpfsys.LinkInfo) error {
+		l, err := link.NewFromFD(o.Take())
+		if err == nil {
+			list = append(list, l)
+		}
+		return err
+	})
+	return kept(list, err)
+}
+
+// kept closes what was opened before an error.
+func kept[T interface{ Close() error }](list []T, err error) ([]T, error) {
+	if err == nil {
+		return list, nil
+	}
+	for _, o := range list {
+		o.Close()
+	}
+	return nil, err
+}
+
+// each opens the objects of a kind that a selector can mean by id or pin, all
+// others too where it means them by what the kernel says of them.
+func each(k bpfsys.Kind, s Selector, flags uint32, f func(o *bpfsys.Open, id uint32) error) error {
+	visit := func(o *bpfsys.Open, id uint32) error {
+		defer o.Close()
+		return f(o, id)
+	}
+	switch s.By {
+	case ID:
+		o, err := bpfsys.ByID(k, s.ID, flags)
+		if err != nil {
+			return err
+		}
+		return visit(o, s.ID)
+	case Pin:
+		o, is, err := bpfsys.ByPath(s.Text, flags)
+		if err != nil {
+			return err
+		}
+		if is != k {
+			o.Close()
+			return fmt.Errorf("%s is a %s, not a %s", s.Text, is, k)
+		}
+		return visit(o, 0)
+	}
+	for id, ok, err := bpfsys.NextID(k, 0); ok || err != nil; id, ok, err = bpfsys.NextID(k, id) {
+		if err != nil {
+			return err
+		}
+		o, err := bpfsys.ByID(k, id, flags)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EAGAIN): // gone, or a link not yet made
+			continue
+		case err != nil:
+			return err
+		}
+		if err := visit(o, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func programs(s Selector, f func(*bpfsys.Open, *bpfsys.ProgInfo) error) error {
+	var tag [unix.BPF_TAG_SIZE]byte
+	if s.By == Tag {
+		b, err := hex.DecodeString(s.Text)
+		if err != nil || len(b) != len(tag) {
+			return fmt.Errorf("tag %q: must be %d hex digits", s.Text, 2*len(tag))
+		}
+		copy(tag[:], b)
+	}
+	return each(bpfsys.Prog, s, 0, func(o *bpfsys.Open, id uint32) error {
+		var info bpfsys.ProgInfo
+		// ENODEV: the device it was bound to is gone, and the kernel says no more.
+		if err := bpfsys.Info(o, &info); err != nil && !errors.Is(err, unix.ENODEV) {
+			return fmt.Errorf("program: %w", err)
+		} else if err != nil {
+			info.ID = id
+		}
+		switch {
+		case s.By == Tag && info.Tag != tag, s.By == Name && !programNamed(o, &info, s.Text):
+			return nil
+		}
+		return f(o, &info)
+	})
+}
+
+// programNamed compares the kernel's name of a program, of at most 15 bytes,
+// and its whole one.
+func programNamed(o *bpfsys.Open, info *bpfsys.ProgInfo, name string) bool {
+	short := bpfsys.Text(info.Name[:])
+	return short == name || strings.HasPrefix(name, short) && fullName(o, info) == name
+}
+
+// settle is how long a PROG_ARRAY stays open at least. When the last descriptor
+// of one closes, Linux queues work that empties it, and takes a reference for
+// that, even if the work is queued already: the reference then is never given
+// back and the map stays for ever (prog_array_map_clear). That happens to one
+// that is opened by id after its owner has gone and closed before the work has
+// run. Held for so long, the work has run.
+const settle = 20 * time.Millisecond
+
+func maps(s Selector, flags uint32, f func(*bpfsys.Open, *bpfsys.MapInfo) error) error {
+	var arrays []*bpfsys.Open
+	var opened time.Time
+	err := each(bpfsys.Map, s, flags, func(o *bpfsys.Open, _ uint32) error {
+		var info bpfsys.MapInfo
+		if err := bpfsys.Info(o, &info); err != nil {
+			return fmt.Errorf("map: %w", err)
+		}
+		if ebpf.MapType(info.Type) == ebpf.ProgramArray {
+			opened = time.Now()
+			defer func() {
+				held := *o
+				arrays = append(arrays, &held)
+				o.Take()
+			}()
+		}
+		if s.By == Name && bpfsys.Text(info.Name[:]) != s.Text {
+			return nil
+		}
+		return f(o, &info)
+	})
+	if len(arrays) > 0 {
+		time.Sleep(settle - time.Since(opened))
+	}
+	for _, o := range arrays {
+		o.Close()
+	}
+	return err
+}
+
+func links(s Selector, f func(*bpfsys.Open, *bpfsys.LinkInfo) error) error {
+	return each(bpfsys.Link, s, 0, func(o *bpfsys.Open, _ uint32) error {
+		var info bpfsys.LinkInfo
+		if err := bpfsys.Info(o, &info); err != nil {
+			return fmt.Errorf("link: %w", err)
+		}
+		return f(o, &info)
+	})
+}

@@ -1,0 +1,60 @@
+package inspect
+
+import (
+	"strconv"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"l3af/internal/bpfsys"
+)
+
+// Map is what bpftool map show has of a map, with its names and order.
+type Map struct {
+	ID           uint32   `json:"id"`
+	Type         TypeName `json:"type"`
+	Name         string   `json:"name,omitempty"`
+	Flags        uint32   `json:"flags"`
+	Dev          *Device  `json:"dev,omitempty"` // it is offloaded to
+	BytesKey     uint32   `json:"bytes_key"`
+	BytesValue   uint32   `json:"bytes_value"` // for one CPU
+	MaxEntries   uint32   `json:"max_entries"`
+	BytesMemlock uint64   `json:"bytes_memlock,omitempty"`
+	// The programs that a PROG_ARRAY takes, once it has had one.
+	OwnerProgType *TypeName `json:"owner_prog_type,omitempty"`
+	OwnerJITed    *bool     `json:"owner_jited,omitempty"`
+	Frozen        int       `json:"frozen"` // 1: user space cannot write it any more
+	BTFID         uint32    `json:"btf_id,omitempty"`
+}
+
+// Maps reads the maps that a selector means, in the order of their ids. Errors
+// are those of [OpenMaps].
+func Maps(s Selector) ([]Map, error) {
+	var list []Map
+	err := maps(s, unix.BPF_F_RDONLY, func(o *bpfsys.Open, info *bpfsys.MapInfo) error {
+		list = append(list, newMap(info, fdinfo(o)))
+		return nil
+	})
+	return list, err
+}
+
+func newMap(info *bpfsys.MapInfo, more map[string]string) Map {
+	m := Map{
+		ID: info.ID, Type: MapType(ebpf.MapType(info.Type)), Name: bpfsys.Text(info.Name[:]), Flags: info.Flags,
+		Dev:      device(info.Ifindex, info.NetnsDev, info.NetnsIno),
+		BytesKey: info.KeySize, BytesValue: info.ValueSize, MaxEntries: info.MaxEntries, BTFID: info.BTFID,
+	}
+	m.BytesMemlock, _ = strconv.ParseUint(more["memlock"], 10, 64)
+	if more["frozen"] == "1" {
+		m.Frozen = 1
+	}
+	if n, err := strconv.ParseUint(more["owner_prog_type"], 10, 32); err == nil {
+		owner := ProgramType(ebpf.ProgramType(n))
+		m.OwnerProgType = &owner
+	}
+	if jited, ok := more["owner_jited"]; ok {
+		is := jited == "1"
+		m.OwnerJITed = &is
+	}
+	return m
+}

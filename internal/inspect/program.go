@@ -1,0 +1,134 @@
+package inspect
+
+import (
+	"encoding/hex"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"l3af/internal/bpfsys"
+)
+
+// Program is what bpftool prog show has of a program, with its names and order,
+// and what it has not at the end.
+type Program struct {
+	ID            uint32   `json:"id"`
+	Type          TypeName `json:"type"`
+	Name          string   `json:"name,omitempty"` // whole, not the kernel's 15 bytes
+	Tag           string   `json:"tag"`
+	GPLCompatible bool     `json:"gpl_compatible"`
+	// Run time, of all CPUs, is there when statistics were on at some time.
+	RunTimeNS       uint64   `json:"run_time_ns,omitempty"`
+	RunCount        uint64   `json:"run_cnt,omitempty"`
+	RecursionMisses uint64   `json:"recursion_misses,omitempty"`
+	Dev             *Device  `json:"dev,omitempty"`       // it is bound or offloaded to
+	LoadedAt        *int64   `json:"loaded_at,omitempty"` // seconds since 1970
+	UID             *uint32  `json:"uid,omitempty"`       // of who loaded it
+	Orphaned        bool     `json:"orphaned"`            // its device is gone
+	BytesXlated     uint32   `json:"bytes_xlated"`
+	JITed           bool     `json:"jited"`
+	BytesJITed      uint32   `json:"bytes_jited,omitempty"`
+	BytesMemlock    uint64   `json:"bytes_memlock,omitempty"`
+	MapIDs          []uint32 `json:"map_ids,omitempty"`
+	BTFID           uint32   `json:"btf_id,omitempty"`
+
+	VerifiedInsns uint32 `json:"verified_insns,omitempty"` // instructions the verifier looked at
+}
+
+// Device is a network device and the network namespace it is in.
+type Device struct {
+	Ifindex uint32 `json:"ifindex"`
+	NSDev   uint64 `json:"ns_dev"`
+	NSInode uint64 `json:"ns_inode"`
+	Ifname  string `json:"ifname,omitempty"` // where that is the caller's namespace
+}
+
+// Programs reads the programs that a selector means, in the order of their ids.
+// Errors are those of [OpenPrograms].
+func Programs(s Selector) ([]Program, error) {
+	var list []Program
+	boot := bootTime()
+	err := programs(s, func(o *bpfsys.Open, info *bpfsys.ProgInfo) error {
+		p := newProgram(info, boot)
+		p.Name = fullName(o, info)
+		p.BytesMemlock, _ = strconv.ParseUint(fdinfo(o)["memlock"], 10, 64)
+		if info.NrMapIDs > 0 {
+			ids := make([]uint32, info.NrMapIDs)
+			again := bpfsys.ProgInfo{NrMapIDs: info.NrMapIDs, MapIDs: bpfsys.PointerTo(ids)}
+			if err := bpfsys.Info(o, &again); err != nil {
+				return fmt.Errorf("program %d: %w", info.ID, err)
+			}
+			p.MapIDs = ids[:min(again.NrMapIDs, info.NrMapIDs)]
+		}
+		list = append(list, p)
+		return nil
+	})
+	return list, err
+}
+
+func newProgram(info *bpfsys.ProgInfo, boot time.Duration) Program {
+	p := Program{
+		ID: info.ID, Type: ProgramType(ebpf.ProgramType(info.Type)), Tag: hex.EncodeToString(info.Tag[:]),
+		GPLCompatible: info.GPLCompatible(), RecursionMisses: info.RecursionMisses,
+		Dev:         device(info.Ifindex, info.NetnsDev, info.NetnsIno),
+		BytesXlated: info.XlatedLen, JITed: info.JitedLen > 0, BytesJITed: info.JitedLen, BTFID: info.BTFID,
+		VerifiedInsns: info.VerifiedInsns,
+	}
+	if info.Type == 0 {
+		// The kernel says ENODEV and nothing of the program.
+		p.Orphaned = true
+	}
+	if info.RunTime > 0 {
+		p.RunTimeNS, p.RunCount = info.RunTime, info.RunCount
+	}
+	if info.LoadTime > 0 {
+		at := int64((boot + time.Duration(info.LoadTime)) / time.Second)
+		p.LoadedAt, p.UID = &at, &info.CreatedByUID
+	}
+	return p
+}
+
+// device names a device where it is in the caller's network namespace.
+func device(ifindex uint32, nsDev, nsInode uint64) *Device {
+	if ifindex == 0 {
+		return nil
+	}
+	d := &Device{Ifindex: ifindex, NSDev: nsDev, NSInode: nsInode}
+	var own unix.Stat_t
+	if unix.Stat("/proc/thread-self/ns/net", &own) == nil && own.Dev == nsDev && own.Ino == nsInode {
+		d.Ifname = ifname(ifindex)
+	}
+	return d
+}
+
+// bootTime is when the machine started, as the time since 1970.
+func bootTime() time.Duration {
+	var now, up unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_REALTIME, &now) // it cannot fail
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &up)
+	return time.Duration(now.Nano() - up.Nano())
+}
+
+// fdinfo is what /proc says of an open object.
+func fdinfo(o *bpfsys.Open) map[string]string {
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(o.FD()))
+	if err != nil {
+		return nil
+	}
+	return parseFdinfo(string(text))
+}
+
+func parseFdinfo(text string) map[string]string {
+	fields := map[string]string{}
+	for line := range strings.Lines(text) {
+		if name, v, ok := strings.Cut(line, ":"); ok {
+			fields[name] = strings.TrimSpace(v)
+		}
+	}
+	return fields
+}
