@@ -67,11 +67,14 @@ type Settings struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// Monitor is one entry of a map whose value is a metric. It is made, with the
-// value 0, where the map has no such entry.
+// Monitor is entries of a map whose values are metrics, each by itself. They
+// are made, with the value 0, where the map has no such entry. Values of up to
+// 8 bytes are integers.
 type Monitor struct {
-	Map        string     `json:"map"`
-	Key        any        `json:"key"`                  // as in [MapEntry]
+	Map string `json:"map"`
+	// Key is as in [MapEntry]. Integer keys may be several: a range such as
+	// "0-15", both ends included, or a list of keys and ranges.
+	Key        any        `json:"key"`
 	Aggregator Aggregator `json:"aggregator,omitempty"` // "": scalar
 }
 

@@ -61,17 +61,30 @@ type ProgramStatus struct {
 	Verdicts map[Verdict]uint64 `json:"verdicts"`          // its return codes by name; none is 0
 	Proceed  []Verdict          `json:"proceed,omitempty"` // after which the next program runs
 	Maps     []string           `json:"maps,omitempty"`    // those of its maps that outlive it
+	Monitor  []MonitorStatus    `json:"monitor,omitempty"` // in the document's order
+}
+
+// MonitorStatus is the value of one entry that a document's monitor names.
+// Entries are looked at once a second; until it was first seen there is none.
+type MonitorStatus struct {
+	Map string `json:"map"`
+	// Key is as the document writes it, text without quotes; each key of a range
+	// or list is in decimal.
+	Key        string     `json:"key"`
+	Aggregator Aggregator `json:"aggregator"`
+	Value      float64    `json:"value"`
 }
 
 // ProbeStatus is one probe.
 type ProbeStatus struct {
-	Name      string `json:"name"`
-	Attach    string `json:"attach,omitempty"`
-	State     string `json:"state"`
-	Error     string `json:"error,omitempty"`
-	ID        string `json:"id,omitempty"`
-	ProgramID uint32 `json:"program_id,omitempty"`
-	LinkID    uint32 `json:"link_id,omitempty"`
+	Name      string          `json:"name"`
+	Attach    string          `json:"attach,omitempty"`
+	State     string          `json:"state"`
+	Error     string          `json:"error,omitempty"`
+	ID        string          `json:"id,omitempty"`
+	ProgramID uint32          `json:"program_id,omitempty"`
+	LinkID    uint32          `json:"link_id,omitempty"`
+	Monitor   []MonitorStatus `json:"monitor,omitempty"`
 }
 
 // Step is one change that takes the machine nearer to its state.

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -206,7 +208,7 @@ func printChain(w io.Writer, c *shownChain, rates, wide bool) error {
 	}
 	t := newTable(columns...).numbers(numbers...)
 	for i, p := range c.Programs {
-		row := []string{fmt.Sprintf("  %d", i+1), p.Name, dash(p.Linkage)}
+		row := []string{fmt.Sprintf("  %d", i+1), p.Name, dash(cmp.Or(p.State, p.Linkage))}
 		if c.Segments > 1 {
 			row = append(row, number(p.Segment))
 		}
@@ -236,7 +238,15 @@ func printChain(w io.Writer, c *shownChain, rates, wide bool) error {
 		}
 		t.add(row...)
 	}
-	return t.print(w)
+	if err := t.print(w); err != nil {
+		return err
+	}
+	for _, p := range c.Programs {
+		for _, m := range p.Monitor {
+			fmt.Fprintf(w, "  monitor: %s %s[%s] %s %s\n", p.Name, m.Map, m.Key, m.Aggregator, strconv.FormatFloat(m.Value, 'f', -1, 64))
+		}
+	}
+	return nil
 }
 
 // perSecond writes a rate with the digits that mean something.

@@ -341,19 +341,21 @@ func (l *locked) String() string {
 var report = l3af.Status{
 	Chains: []l3af.ChainStatus{
 		{Interface: "v0", Hook: l3af.XDP, Mode: l3af.Native, State: l3af.Running, ID: "3f2a9c41d0", ProgramID: 412, LinkID: 88, Segments: 1,
-			Programs: []l3af.ProgramStatus{{Name: "acl", Linkage: "inlined", Packets: 1200, Verdicts: map[l3af.Verdict]uint64{l3af.Pass: 1100, l3af.Drop: 100}}, {Name: "new"}}},
+			Programs: []l3af.ProgramStatus{{Name: "acl", Linkage: "inlined", Packets: 1200, Verdicts: map[l3af.Verdict]uint64{l3af.Pass: 1100, l3af.Drop: 100},
+				Monitor: []l3af.MonitorStatus{{Map: "hits", Key: "7", Aggregator: l3af.Average, Value: 2.5}}}, {Name: "new"}}},
 		{Interface: "v0", Netns: "/proc/7/ns/net", Hook: l3af.TCEgress, State: l3af.Failed, Error: "no"},
 		{Interface: "we\xffird*", Netns: "blue", Hook: l3af.XDP, State: l3af.Waiting},
 		{Interface: "v0", Hook: l3af.XDP, State: l3af.Failed}, // cannot be, and spoils no scrape
 	},
-	Probes: []l3af.ProbeStatus{{Name: "exec", Attach: "tracepoint/sched/sched_process_exec", State: l3af.Running}},
+	Probes: []l3af.ProbeStatus{{Name: "exec", Attach: "tracepoint/sched/sched_process_exec", State: l3af.Running,
+		Monitor: []l3af.MonitorStatus{{Map: "seen", Key: "10.0.0.0/8", Aggregator: l3af.Scalar, Value: -3}}}},
 }
 
 func TestChains(t *testing.T) {
 	socket, _ := serve(t, &apitest.Node{Report: report}, Options{})
 	c := dial("unix", socket)
 	for path, want := range map[string]string{
-		"/v1/status":        `{"revision":0,"chains":[{"interface":"v0","hook":"xdp","mode":"native","state":"running","id":"3f2a9c41d0","program_id":412,"link_id":88,"segments":1,"programs":[{"name":"acl","linkage":"inlined","packets":1200,"verdicts":{"drop":100,"pass":1100}},{"name":"new","packets":0,"verdicts":{}}]}`,
+		"/v1/status":        `{"revision":0,"chains":[{"interface":"v0","hook":"xdp","mode":"native","state":"running","id":"3f2a9c41d0","program_id":412,"link_id":88,"segments":1,"programs":[{"name":"acl","linkage":"inlined","packets":1200,"verdicts":{"drop":100,"pass":1100},"monitor":[{"map":"hits","key":"7","aggregator":"avg","value":2.5}]},{"name":"new","packets":0,"verdicts":{}}]}`,
 		"/v1/chains":        `"state":"failed","error":"no","programs":[]}`,
 		"/v1/chains/v0/xdp": `"id":"3f2a9c41d0"`,
 		"/v1/chains/%2Fproc%2F7%2Fns%2Fnet:v0/tc-egress": `"error":"no"`,

@@ -75,6 +75,8 @@ var (
 	infoDesc     = prometheus.NewDesc("l3af_chain_info", "Always 1; id and mode of the chain that runs.", append(hookLabels[:3:3], "id", "mode"), nil)
 	probeDesc    = prometheus.NewDesc("l3af_probe_state", "1 for the state the probe is in, 0 for the others.", []string{"probe", "state"}, nil)
 	revisionDesc = prometheus.NewDesc("l3af_revision", "The revision in force, 0 before the first.", nil, nil)
+	monitorDesc  = prometheus.NewDesc("l3af_monitor", "What the document's monitor makes of an entry of a program's map.", append(hookLabels[:3:3], "program", "map", "key", "aggregator"), nil)
+	probeMonitor = prometheus.NewDesc("l3af_probe_monitor", "What the document's monitor makes of an entry of a probe's map.", []string{"probe", "map", "key", "aggregator"}, nil)
 	errorsDesc   = prometheus.NewDesc("l3af_errors", "Troubles of the node itself, as status tells them.", nil, nil)
 )
 
@@ -85,7 +87,7 @@ type collector struct {
 }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{runsDesc, verdictsDesc, stateDesc, infoDesc, probeDesc, revisionDesc, errorsDesc} {
+	for _, d := range []*prometheus.Desc{runsDesc, verdictsDesc, stateDesc, infoDesc, probeDesc, revisionDesc, monitorDesc, probeMonitor, errorsDesc} {
 		ch <- d
 	}
 }
@@ -132,9 +134,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			for v, n := range p.Verdicts {
 				emit(verdictsDesc, prometheus.CounterValue, float64(n), with(p.Name, string(v))...)
 			}
+			for _, m := range p.Monitor {
+				emit(monitorDesc, prometheus.GaugeValue, m.Value, with(p.Name, m.Map, m.Key, string(m.Aggregator))...)
+			}
 		}
 	}
 	for _, p := range st.Probes {
 		states(probeDesc, p.State, p.Name)
+		for _, m := range p.Monitor {
+			emit(probeMonitor, prometheus.GaugeValue, m.Value, p.Name, m.Map, m.Key, string(m.Aggregator))
+		}
 	}
 }

@@ -39,6 +39,8 @@ func TestMetrics(t *testing.T) {
 		`l3af_chain_state{hook="xdp",interface="we?ird*",netns="blue",state="waiting"} 1`,
 		`l3af_chain_info{hook="xdp",id="3f2a9c41d0",interface="v0",mode="native",netns=""} 1`,
 		`l3af_probe_state{probe="exec",state="running"} 1`,
+		`l3af_monitor{aggregator="avg",hook="xdp",interface="v0",key="7",map="hits",netns="",program="acl"} 2.5`,
+		`l3af_probe_monitor{aggregator="scalar",key="10.0.0.0/8",map="seen",probe="exec"} -3`,
 		`l3af_revision 0`,
 		`l3af_errors 0`,
 		`l3af_reconcile_duration_seconds_count 2`,

@@ -74,6 +74,9 @@ func fits(spec, schema map[string]any, v any, at string) error {
 	switch v := v.(type) {
 	case string, bool, nil, json.Number:
 		got := map[string]string{"string": "string", "bool": "boolean", "<nil>": "null", "json.Number": "integer"}[fmt.Sprintf("%T", v)]
+		if n, ok := v.(json.Number); ok && (want == "number" || strings.ContainsAny(n.String(), ".eE")) {
+			got = "number"
+		}
 		if want != "" && want != got {
 			return fmt.Errorf("%s: a %s, want a %s", at, got, want)
 		}

@@ -27,7 +27,8 @@ type Bound struct {
 	// sets, or that the manifest lists, are patches of their section, and only
 	// that: another value of theirs is not another program.
 	Contents []host.Contents
-	Attach   string // probes: tracepoint/GROUP/NAME or raw_tracepoint/NAME
+	Monitors []Monitor // in the document's order, ranges and lists of keys taken apart
+	Attach   string    // probes: tracepoint/GROUP/NAME or raw_tracepoint/NAME
 	// Priority is where an XDP program written for libxdp wants to run: before
 	// those of higher numbers, 50 is usual. It is told and otherwise ignored:
 	// the order is the document's. nil: the program does not say.
@@ -36,7 +37,7 @@ type Bound struct {
 
 // Program binds a program of a chain. path is its place in the document, such
 // as chains[1].programs[0]; the mistakes are in its package, entry, proceed,
-// config and maps. Bound is nil when there are mistakes.
+// config, maps and monitor. Bound is nil when there are mistakes.
 func Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Program, path string) (*Bound, []l3af.Mistake) {
 	b := binder{pkg: pkg, path: path, kind: kind}
 	if !slices.Contains(l3af.HookKinds(), kind) {
@@ -115,6 +116,7 @@ func errorsOf(err error) value.Errors {
 
 func (b *binder) finish(out *Bound, s l3af.Settings) (*Bound, []l3af.Mistake) {
 	out.Contents = append(b.config(out.Member.Name, s.Config), b.maps(out.Member.Name, s.Maps)...)
+	out.Monitors, out.Contents = b.monitors(out.Member.Name, s, out.Contents)
 	if len(b.mistakes) > 0 {
 		return nil, b.mistakes
 	}

@@ -61,12 +61,7 @@ func (b *binder) contents(member, name string, entries []l3af.MapEntry, byDefaul
 		b.fail(path, "", "%d entries of %d bytes are too much: at most %d MiB", len(entries), uint64(spec.KeySize)+uint64(spec.ValueSize), maxContents>>20)
 		return nil
 	}
-	c := contents{b: b, spec: spec, seen: map[string]int{}}
-	for i := range b.pkg.Manifest.Maps {
-		if m := &b.pkg.Manifest.Maps[i]; m.Name == name {
-			c.listed = *m
-		}
-	}
+	c := b.entries(name)
 	list := make([]host.Entry, 0, len(entries))
 	for i := range entries {
 		at := fmt.Sprintf("%s[%d]", path, i)
@@ -75,6 +70,17 @@ func (b *binder) contents(member, name string, entries []l3af.MapEntry, byDefaul
 		list = append(list, host.Entry{Key: key, Values: values})
 	}
 	return []host.Contents{{Member: member, Map: name, Full: true, Entries: list, Default: byDefault}}
+}
+
+// entries is what encodes the entries of a map.
+func (b *binder) entries(name string) *contents {
+	c := &contents{b: b, spec: b.spec.Maps[name], seen: map[string]int{}}
+	for i := range b.pkg.Manifest.Maps {
+		if m := &b.pkg.Manifest.Maps[i]; m.Name == name {
+			c.listed = *m
+		}
+	}
+	return c
 }
 
 // settable lists the maps that people may set.
@@ -121,6 +127,20 @@ func (c *contents) indexed() bool {
 }
 
 func (c *contents) key(path, name string, i int, v any) []byte {
+	key := c.encodeKey(path, v)
+	if key == nil {
+		return nil
+	}
+	if first, twice := c.seen[string(key)]; twice {
+		c.b.fail(path, "", "is the key of maps.%s[%d] already", name, first)
+		return nil
+	}
+	c.seen[string(key)] = i
+	return key
+}
+
+// encodeKey gives the bytes of a key; nil when it has a mistake.
+func (c *contents) encodeKey(path string, v any) []byte {
 	o := value.Options{
 		Network: c.listed.KeyNetwork && !c.indexed(),
 		LPM:     c.spec.Type == ebpf.LPMTrie,
@@ -137,11 +157,6 @@ func (c *contents) key(path, name string, i int, v any) []byte {
 			return nil
 		}
 	}
-	if first, twice := c.seen[string(key)]; twice {
-		c.b.fail(path, "", "is the key of maps.%s[%d] already", name, first)
-		return nil
-	}
-	c.seen[string(key)] = i
 	return key
 }
 

@@ -59,11 +59,14 @@ type Contents struct {
 	Member   string
 	Instance string // that Map is shared in; "": Member's alone
 	Map      string
-	// Full: the map holds Entries and nothing else (an array: zero elsewhere).
-	// Otherwise only Patches are wanted.
+	// Full: the map holds Entries and nothing else but Present (an array: zero
+	// elsewhere). Otherwise only Patches and Present are wanted.
 	Full    bool
 	Entries []Entry
 	Patches []Patch
+	// Present are keys that have an entry, whatever it holds: it is made, all
+	// zero, where there is none.
+	Present [][]byte
 	// Default: Entries are the package's, the document is silent.
 	Default bool
 }
@@ -73,6 +76,12 @@ type Contents struct {
 type Entry struct {
 	Key    []byte
 	Values [][]byte
+}
+
+// MapKey names one entry of a target's maps.
+type MapKey struct {
+	Member, Instance, Map string // as in [Contents]
+	Key                   []byte
 }
 
 // Patch is wanted bytes in the value of a data section (.data, .bss).

@@ -16,31 +16,72 @@ import (
 // writeContents makes a map hold what is wanted and returns how many entries
 // it changed: none the second time. Entries that are right are left alone.
 func writeContents(m *ebpf.Map, want *host.Contents) (int, error) {
-	if !want.Full {
-		return writePatches(m, want.Patches)
+	changed, err := 0, error(nil)
+	if want.Full {
+		var w *writer
+		if w, err = newWriter(m, want.Entries, want.Present); err == nil && w.array {
+			changed, err = w.writeArray()
+		} else if err == nil {
+			changed, err = w.writeKeys()
+		}
+	} else {
+		changed, err = writePatches(m, want.Patches)
 	}
-	w, err := newWriter(m, want.Entries)
+	if err != nil {
+		return changed, err
+	}
+	made, err := makeEntries(m, want.Present)
+	return changed + made, err
+}
+
+// makeEntries makes an entry, all zero, for each of the keys that has none,
+// and returns how many it made. What a program makes meanwhile stays.
+func makeEntries(m *ebpf.Map, keys [][]byte) (int, error) {
+	if len(keys) == 0 {
+		return 0, nil
+	}
+	w, err := newWriter(m, nil, nil)
+	if err != nil || w.array {
+		return 0, err // every index has a value
+	}
+	none, err := w.value([][]byte{make([]byte, m.ValueSize())})
 	if err != nil {
 		return 0, err
 	}
-	if w.array {
-		return w.writeArray()
+	made := 0
+	for _, key := range keys {
+		if _, err := w.key(key); err != nil {
+			return made, err
+		}
+		if have, err := m.LookupBytes(key); err != nil {
+			return made, err
+		} else if have != nil {
+			continue
+		}
+		err := w.update(key, none, ebpf.UpdateNoExist)
+		if errors.Is(err, ebpf.ErrKeyExist) {
+			continue
+		} else if err != nil {
+			return made, fmt.Errorf("entry %x: %w", key, err)
+		}
+		made++
 	}
-	return w.writeKeys()
+	return made, nil
 }
 
 // writer makes a map hold wanted entries and nothing else.
 type writer struct {
 	m      *ebpf.Map
 	perCPU bool
-	array  bool // every index has a value, none can be deleted
-	slots  bool // every index is a key, whether it has a value or not
+	array  bool            // every index has a value, none can be deleted
+	slots  bool            // every index is a key, whether it has a value or not
+	stay   map[string]bool // keys that may have an entry though none is wanted
 	order  []string
 	want   map[string][]byte // in the layout of LookupBytes
 }
 
-func newWriter(m *ebpf.Map, entries []host.Entry) (*writer, error) {
-	w := &writer{m: m, want: make(map[string][]byte, len(entries))}
+func newWriter(m *ebpf.Map, entries []host.Entry, stay [][]byte) (*writer, error) {
+	w := &writer{m: m, want: make(map[string][]byte, len(entries)), stay: make(map[string]bool, len(stay))}
 	switch m.Type() {
 	case ebpf.Array:
 		w.array = true
@@ -70,6 +111,13 @@ func newWriter(m *ebpf.Map, entries []host.Entry) (*writer, error) {
 			w.order = append(w.order, key)
 		}
 		w.want[key] = value
+	}
+	for _, k := range stay {
+		key, err := w.key(k)
+		if err != nil {
+			return nil, err
+		}
+		w.stay[key] = true
 	}
 	if n := len(w.want); uint32(n) > m.MaxEntries() {
 		return nil, fmt.Errorf("%d entries do not fit: the map has place for %d", n, m.MaxEntries())
@@ -196,7 +244,7 @@ func (w *writer) writeKeys() (int, error) {
 	}
 	var stale []string
 	for key := range have {
-		if _, ok := w.want[key]; !ok {
+		if _, ok := w.want[key]; !ok && !w.stay[key] {
 			stale = append(stale, key)
 		}
 	}
@@ -216,7 +264,7 @@ func (w *writer) writeKeys() (int, error) {
 		stale = nil
 		return nil
 	}
-	if uint32(len(stale)+len(w.want)) > w.m.MaxEntries() && !w.slots {
+	if uint32(len(stale)+len(w.want)+len(w.stay)) > w.m.MaxEntries() && !w.slots {
 		if err := remove(); err != nil {
 			return changed, err
 		}
@@ -278,9 +326,11 @@ func (w *writer) keys() (map[string]bool, error) {
 }
 
 // put writes one entry from the layout of LookupBytes.
-func (w *writer) put(key, value []byte) error {
+func (w *writer) put(key, value []byte) error { return w.update(key, value, ebpf.UpdateAny) }
+
+func (w *writer) update(key, value []byte, how ebpf.MapUpdateFlags) error {
 	if !w.perCPU {
-		err := w.m.Put(key, value)
+		err := w.m.Update(key, value, how)
 		if w.m.Type() == ebpf.DevMap || w.m.Type() == ebpf.DevMapHash {
 			if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) {
 				return fmt.Errorf("no interface has the index %d: %w", binary.NativeEndian.Uint32(value), err)
@@ -288,13 +338,7 @@ func (w *writer) put(key, value []byte) error {
 		}
 		return err
 	}
-	size := int(w.m.ValueSize())
-	stride := (size + 7) &^ 7
-	var values [][]byte
-	for off := 0; off < len(value); off += stride {
-		values = append(values, value[off:off+size])
-	}
-	return w.m.Put(key, values)
+	return w.m.Update(key, perCPU(w.m, value), how)
 }
 
 // writePatches writes wanted bytes into the value of a data section and

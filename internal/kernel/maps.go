@@ -85,17 +85,7 @@ func byMap(c *chain.Chain, contents []host.Contents) (map[*chain.Map]*host.Conte
 	wanted := map[*chain.Map]*host.Contents{}
 	for i := range contents {
 		want := &contents[i]
-		var found *chain.Map
-		for j := range c.Maps {
-			m := &c.Maps[j]
-			if m.Member == "" || m.Name != want.Map || m.Instance != "" && m.Instance != want.Instance {
-				continue
-			}
-			// A shared map is here as that of one of the members.
-			if m.Instance != "" || m.Member == want.Member {
-				found = m
-			}
-		}
+		found := find(c, want.Member, want.Instance, want.Map)
 		switch {
 		case found == nil:
 			return nil, fmt.Errorf("map %s/%s: contents for a map that the chain does not have", want.Member, want.Map)
@@ -107,6 +97,21 @@ func byMap(c *chain.Chain, contents []host.Contents) (map[*chain.Map]*host.Conte
 		wanted[found] = want
 	}
 	return wanted, nil
+}
+
+// find is a map of a chain by whose it is and its name; nil if there is none.
+func find(c *chain.Chain, member, instance, name string) *chain.Map {
+	for i := range c.Maps {
+		m := &c.Maps[i]
+		if m.Member == "" || m.Name != name || m.Instance != "" && m.Instance != instance {
+			continue
+		}
+		// A shared map is here as that of one of the members.
+		if m.Instance != "" || m.Member == member {
+			return m
+		}
+	}
+	return nil
 }
 
 // open adopts the map pinned at o.path, or makes one: where nothing is pinned,

@@ -151,6 +151,14 @@ func merge(own []host.Contents, instances map[string]*instance) []host.Contents 
 			out = append(out, c)
 			continue
 		}
+		if c.Full && !out[i].Full {
+			out[i].Full, out[i].Entries, out[i].Default = true, c.Entries, c.Default
+		}
+		for _, k := range c.Present {
+			if !slices.ContainsFunc(out[i].Present, func(o []byte) bool { return bytes.Equal(o, k) }) {
+				out[i].Present = append(slices.Clip(out[i].Present), k)
+			}
+		}
 		for _, p := range c.Patches {
 			if !slices.ContainsFunc(out[i].Patches, func(o host.Patch) bool { return o.Offset == p.Offset }) {
 				out[i].Patches = append(out[i].Patches, p)

@@ -26,6 +26,7 @@ type made struct {
 	contents []host.Contents
 	own      []host.Contents // as the document says it here
 	users    []user          // of package instances
+	monitors []bind.Monitor  // by program, in the document's order
 	reset    []string        // members whose maps start anew when their shape changes
 	// keep is what stays at the target: light, and the maps and counts of the
 	// programs that are disabled. Its ID is "" when all are.
@@ -187,7 +188,7 @@ func (m *made) build(open opener) *made {
 // are disabled by itself.
 func (m *made) buildChain(open opener) (disabled []*chain.Chain, mistakes []l3af.Mistake, err error) {
 	members := make([]chain.Member, 0, len(m.chain.Programs))
-	m.own = nil
+	m.own, m.monitors = nil, nil
 	for j := range m.chain.Programs {
 		p, path := &m.chain.Programs[j], fmt.Sprintf("%s.programs[%d]", m.path, j)
 		pkg, bound, wrong := open.program(m.chain.Hook, *p, path)
@@ -234,7 +235,7 @@ func (m *made) buildProbe(open opener) (disabled []*chain.Chain, mistakes []l3af
 func (m *made) takes(s l3af.Settings, path string, pkg *artifact.Package, bound *bind.Bound) {
 	name := bound.Member.Name
 	m.own = append(m.own, bound.Contents...)
-	m.contents = m.own
+	m.contents, m.monitors = m.own, append(m.monitors, bound.Monitors...)
 	if s.Instance != "" {
 		m.users = append(m.users, user{member: name, path: path, instance: s.Instance, digest: pkg.Digest})
 	}

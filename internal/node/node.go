@@ -4,6 +4,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,9 @@ type Kernel interface {
 	// Write makes the target's map contents what the document wants and returns how many entries it changed. The
 	// target must run.
 	Write(t host.Target, chain *chain.Chain, contents []host.Contents) (int, error)
+	// Read gives the values of entries of the maps of the target's chain: one, or of a per-CPU map one for each possible
+	// CPU; nil where there is no such map or entry.
+	Read(t host.Target, chain *chain.Chain, keys []host.MapKey) ([][][]byte, error)
 	// Detach takes the target's link away; traffic flows on without the chain. No link is no error.
 	Detach(t host.Target) error
 	// Tidy removes every pin of the target that does not belong to keep, counters excepted.
@@ -66,6 +70,9 @@ type Options struct {
 	Observe func(Reconciled)
 	// Interval is how often the node looks after the machine unasked; 0: every 30 s.
 	Interval time.Duration
+	// Samples is how many samples, one a second, the aggregators max-rate and avg of monitored map entries look back;
+	// 0: 20.
+	Samples int
 	// Open opens packages; nil: artifact.Open.
 	Open func(ref string) (*artifact.Package, error)
 
@@ -81,14 +88,15 @@ type Reconciled struct {
 
 // Node keeps one machine as its state says.
 type Node struct {
-	opts   Options
-	kernel Kernel
-	log    *slog.Logger
-	lock   *os.File
-	disk   disk
-	store  *artifact.Store
-	totals *totals
-	events events
+	opts     Options
+	kernel   Kernel
+	log      *slog.Logger
+	lock     *os.File
+	disk     disk
+	store    *artifact.Store
+	totals   *totals
+	events   events
+	monitors monitors
 
 	applying sync.Mutex    // an apply or rollback is under way
 	changed  chan struct{} // something may have to be done
@@ -139,9 +147,10 @@ func Open(opts Options) (n *Node, err error) {
 	}()
 	n = &Node{
 		opts: opts, kernel: opts.Kernel, log: opts.Log, lock: lock,
-		disk:    disk{point: opts.point},
-		changed: make(chan struct{}, 1),
-		settled: map[host.Target]string{}, gone: map[host.Target]time.Time{}, refused: map[host.Target]refusal{},
+		disk:     disk{point: opts.point},
+		monitors: monitors{keep: cmp.Or(opts.Samples, defaultSamples), series: map[sampled]series{}},
+		changed:  make(chan struct{}, 1),
+		settled:  map[host.Target]string{}, gone: map[host.Target]time.Time{}, refused: map[host.Target]refusal{},
 		failed: map[host.Target]error{}, notes: map[host.Target]string{}, took: map[host.Target]*chain.Chain{},
 	}
 	if err := n.disk.sweep(opts.Dir); err != nil {
@@ -203,6 +212,7 @@ func (n *Node) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watching.Go(func() { n.watch(ctx) })
+	watching.Go(func() { n.monitors.run(ctx, n) })
 
 	tick := time.NewTicker(n.opts.Interval)
 	defer tick.Stop()

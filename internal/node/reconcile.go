@@ -329,10 +329,15 @@ func (r *round) end() {
 	if r.have == nil || r.ctx.Err() != nil {
 		return // the round ended early and knows of no target
 	}
-	wanted := map[host.Target]bool{}
+	wanted, watched := map[host.Target]bool{}, map[host.Target]*made{}
 	for i := range r.wants {
-		wanted[r.wants[i].target] = true
+		w := &r.wants[i]
+		wanted[w.target] = true
+		if w.present && w.made.err == nil && len(w.made.monitors) > 0 {
+			watched[w.target] = w.made
+		}
 	}
+	n.monitors.watch(watched)
 	maps.DeleteFunc(n.failed, func(t host.Target, _ error) bool { return !wanted[t] })
 	maps.DeleteFunc(n.notes, func(t host.Target, _ string) bool { return !wanted[t] })
 	maps.DeleteFunc(n.took, func(t host.Target, _ *chain.Chain) bool { return !wanted[t] })

@@ -47,6 +47,9 @@ func States() []State {
 			p.Maps = map[string][]l3af.MapEntry{"table": entries}
 		})
 	}
+	watch := func(p *l3af.Program) {
+		p.Monitor = []l3af.Monitor{{Map: "table", Key: "7-8"}, {Map: "table", Key: json.Number("8"), Aggregator: l3af.Average}}
+	}
 	proceed := with(a, func(p *l3af.Program) { p.Proceed = []l3af.Verdict{l3af.Pass, l3af.Drop} })
 	// c is upgraded in place to a version with another map.
 	c := with(a, func(p *l3af.Program) { p.Name, p.OnMapChange = "c", l3af.ResetMapChange })
@@ -95,6 +98,7 @@ func States() []State {
 		{Name: "live", State: of(at("v0", l3af.XDP, live, b)), Running: v0},
 		{Name: "contents", State: of(at("v0", l3af.XDP, table(3), b)), Running: v0, Entries: 3},
 		{Name: "other contents", State: of(at("v0", l3af.XDP, table(1), b)), Running: v0, Entries: 1},
+		{Name: "monitor", State: of(at("v0", l3af.XDP, with(table(1), watch), b)), Running: v0, Entries: 3},
 		{Name: "proceed", State: of(at("v0", l3af.XDP, proceed, b)), Running: v0},
 		{Name: "hooks", State: of(at("v0", l3af.XDP, a), at("v0", l3af.TCIngress, tc(a), tc(b)), at("v0", l3af.TCEgress, tc(b))),
 			Running: []string{"xdp/v0", "tc-ingress/v0", "tc-egress/v0"}},

@@ -159,6 +159,7 @@ func (v *view) chain(w *want) (l3af.ChainStatus, error) {
 		}
 		i++
 		if w.made.light != nil && have.ID == w.made.id {
+			p.Monitor = v.n.monitors.status(w.target, w.made, doc.Name)
 			p.Proceed, p.Maps = w.made.light.Programs[i].Proceed, mapsOf(w.made.light, doc.Name)
 		}
 		if linked != nil {
@@ -200,6 +201,7 @@ func (v *view) probe(w *want) l3af.ProbeStatus {
 	p.State, p.Error = v.state(w)
 	if have := v.have[w.target]; have.ID != "" {
 		p.ID, p.ProgramID, p.LinkID = have.ID, have.ProgramID, have.LinkID
+		p.Monitor = v.n.monitors.status(w.target, w.made, w.target.Probe)
 	}
 	return p
 }

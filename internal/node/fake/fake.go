@@ -76,7 +76,8 @@ type counter struct {
 
 type table struct {
 	shape   string
-	entries map[string]string
+	size    uint32            // of a value
+	entries map[string]string // the values of all CPUs, one after another
 	patches map[int]string
 }
 

@@ -43,7 +43,7 @@ func (k *Kernel) pinMap(load host.Load, m chain.Map) error {
 	if shared && !used {
 		k.change("use map "+name, func() { k.target(t).uses[name] = true })
 	}
-	fresh := &table{shape: shape, entries: map[string]string{}, patches: map[int]string{}}
+	fresh := &table{shape: shape, size: m.Spec.ValueSize, entries: map[string]string{}, patches: map[int]string{}}
 	switch {
 	case old == nil:
 		k.change("pin map "+name, func() { k.place(t, name)[name] = fresh })
@@ -130,7 +130,7 @@ func (k *Kernel) write(t host.Target, id string, contents []host.Contents) (chan
 		name, _ := nameOf(chain.Map{Member: c.Member, Name: c.Map, Instance: c.Instance})
 		want, patches := map[string]string{}, map[int]string{}
 		for _, e := range c.Entries {
-			want[string(e.Key)] = fmt.Sprintf("%x", e.Values)
+			want[string(e.Key)] = string(slices.Concat(e.Values...))
 		}
 		for _, p := range c.Patches {
 			patches[p.Offset] = string(p.Data)
@@ -146,9 +146,18 @@ func (k *Kernel) write(t host.Target, id string, contents []host.Contents) (chan
 			return changed, fmt.Errorf("map %s: %w", name, os.ErrNotExist)
 		}
 		n := 0
+		next := maps.Clone(have.entries)
 		if c.Full {
-			n = differences(have.entries, want)
+			next = want
 		}
+		for _, k := range c.Present {
+			if value, ok := have.entries[string(k)]; ok && next[string(k)] == "" {
+				next[string(k)] = value
+			} else if next[string(k)] == "" {
+				next[string(k)] = string(make([]byte, have.size))
+			}
+		}
+		n = differences(have.entries, next)
 		for at, data := range patches {
 			if have.patches[at] != data {
 				n++
@@ -159,9 +168,7 @@ func (k *Kernel) write(t host.Target, id string, contents []host.Contents) (chan
 		}
 		changed += n
 		k.change("write map "+name, func() {
-			if c.Full {
-				have.entries = want
-			}
+			have.entries = next
 			maps.Copy(have.patches, patches)
 		})
 	}
@@ -180,6 +187,35 @@ func differences(have, want map[string]string) (n int) {
 		}
 	}
 	return n
+}
+
+// Read implements node.Kernel.
+func (k *Kernel) Read(t host.Target, _ *chain.Chain, keys []host.MapKey) ([][][]byte, error) {
+	if err := k.before("Read", t); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	values := make([][][]byte, len(keys))
+	for i, key := range keys {
+		name, _ := nameOf(chain.Map{Member: key.Member, Name: key.Map, Instance: key.Instance})
+		m := k.place(t, name)[name]
+		k.gone(t)
+		if m == nil {
+			continue
+		}
+		if v, ok := m.entries[string(key.Key)]; ok {
+			values[i] = [][]byte{[]byte(v)}
+		}
+	}
+	return values, nil
+}
+
+// SetEntry does what a program does: it writes to an entry of its map.
+func (k *Kernel) SetEntry(t host.Target, member, name string, key, value []byte) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.targets[t].maps[mapName(member, name)].entries[string(key)] = string(value)
 }
 
 // Write implements node.Kernel.
