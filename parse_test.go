@@ -167,7 +167,7 @@ func TestMistakes(t *testing.T) {
 				`chains[0].programs[1].agent.stop: must name a file of the package (leave it out)` + "\n" + `chains[0].programs[1].agent.update: must be a list, not the string "x"`},
 		{program(`{name: b, package: p, agent: {daemon: true}}`), `chains[0].programs[1].agent.start: is required of a daemon`},
 		{program(`x`), `chains[0].programs[1]: must be a mapping, not the string "x"`},
-		{program(`{}`), "chains[0].programs[1].name: is required\nchains[0].programs[1].package: is required (builtin:NAME, a directory, or an object file)"},
+		{program(`{}`), "chains[0].programs[1].name: is required\nchains[0].programs[1].package: is required (builtin:NAME, a directory, an archive, or an object file)"},
 		{program(`{name: a, package: q}`), `chains[0].programs[1].name: another program is named "a": chains[0].programs[0]`},
 		{program(`{name: -a, package: q}`), `chains[0].programs[1].name: "-a" is not a valid name (1 to 63 letters`},
 		{program(`{name: ` + strings.Repeat("a", 64) + `, package: q}`), `is not a valid name`},
@@ -231,7 +231,7 @@ func TestValidate(t *testing.T) {
 chains[0].hook: unknown hook "xpd", did you mean "xdp"?
 chains[0].programs[0].config.x: a Go int cannot be in a document (use nil, bool, string, json.Number, []any and map[string]any)
 chains[0].programs[0].maps.m[0].value: is required
-chains[0].programs[0].package: is required (builtin:NAME, a directory, or an object file)`
+chains[0].programs[0].package: is required (builtin:NAME, a directory, an archive, or an object file)`
 	if err := s.Validate(); err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

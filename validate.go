@@ -183,8 +183,8 @@ func (m *mistakes) name(at, s, what string, seen map[string]int, i int, list str
 }
 
 func (m *mistakes) source(at, pkg, object, entry string) {
-	m.check(pkg == "", at+".package", "is required", "builtin:NAME, a directory, or an object file")
-	m.check(!printable(pkg) || len(pkg) > 4095, at+".package", quote(pkg)+" is not a package", "builtin:NAME, a directory, or an object file")
+	m.check(pkg == "", at+".package", "is required", "builtin:NAME, a directory, an archive, or an object file")
+	m.check(!printable(pkg) || len(pkg) > 4095, at+".package", quote(pkg)+" is not a package", "builtin:NAME, a directory, an archive, or an object file")
 	m.check(object != "" && !inside(object), at+".object", quote(object)+" is not a path inside the package", "")
 	m.check(entry != "" && !isName(entry, "._"), at+".entry", quote(entry)+" is not the name of a program", "the name of a function in the object file")
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -51,6 +53,7 @@ func (s serial) Run(name string, f func(testscript.T)) {
 //	veth NS/IF/ADDR… NS/IF/ADDR…  joins two of them; more addresses follow with /
 //	unlink NS/IF            deletes an interface
 //	send N NS/FROM NS/TO    sends N UDP packets, prints how many arrived
+//	serve DIR               serves its files over HTTP at $SERVER
 //	capture FILE FROM TO…   writes a pcap of UDP packets; without FROM and TO, prints one
 //	exits CODE COMMAND…     the command must end with the exit code
 //	until PATTERN COMMAND…  repeats the command until its output matches
@@ -85,6 +88,7 @@ func TestScript(t *testing.T) {
 			"veth":   command((*machine).veth),
 			"unlink": command((*machine).unlink),
 			"send":   command((*machine).send),
+			"serve":  command((*machine).serve),
 			"exits":  exits,
 			"until":  until,
 			"nobody": nobody,
@@ -289,6 +293,16 @@ func (m *machine) send(ts *testscript.TestScript, args []string) error {
 		seen[string(buf[:k])] = true
 	}
 	fmt.Fprintf(ts.Stdout(), "%d of %d arrived\n", len(seen), n)
+	return nil
+}
+
+func (m *machine) serve(ts *testscript.TestScript, args []string) error {
+	if len(args) != 1 {
+		return errors.New("usage: serve DIR")
+	}
+	s := httptest.NewServer(http.FileServer(http.Dir(ts.MkAbs(args[0]))))
+	m.Cleanup(s.Close)
+	ts.Setenv("SERVER", s.URL)
 	return nil
 }
 

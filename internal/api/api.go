@@ -32,7 +32,7 @@ type Node interface {
 	Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error)
 	// Check finds what is wrong with the packages and values of a state that
 	// may have other mistakes as well.
-	Check(s *l3af.State) []l3af.Mistake
+	Check(ctx context.Context, s *l3af.State) []l3af.Mistake
 	// Rollback applies an old revision again; 0 is the one before the current.
 	Rollback(ctx context.Context, to int, by string, ifRevision int) (*l3af.Applied, error)
 	Status(ctx context.Context) (*l3af.Status, error)

@@ -190,7 +190,7 @@ func (s *Server) readState(w http.ResponseWriter, r *http.Request) (*l3af.State,
 	}
 	state, err := l3af.ParseState(tree)
 	if wrong := (*l3af.InvalidError)(nil); errors.As(err, &wrong) {
-		return nil, wrong.With(s.node.Check(state))
+		return nil, wrong.With(s.node.Check(r.Context(), state))
 	}
 	return state, err
 }

@@ -5,6 +5,7 @@ package artifact
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,16 +13,12 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net/url"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
-
-	"l3af/internal/near"
-	"l3af/programs"
 )
 
 const manifestName = "package.yaml"
@@ -31,78 +28,66 @@ const (
 	maxManifest = 1 << 20
 	maxObject   = 32 << 20
 	maxPackage  = 64 << 20
-	maxObjects  = 1000
+	maxFiles    = 1000
 )
 
 // Package is an opened package: its bytes are in memory.
 type Package struct {
 	Ref string // what it was opened as; "" when it came from a [Store]
 	// Digest is the SHA-256, in hex, over the names, sizes and bytes of the
-	// manifest and the objects it names. Equal packages have equal digests
-	// wherever they are.
+	// manifest and the files it names, and which of them may be run. Equal
+	// packages have equal digests wherever they are.
 	Digest   string
 	Manifest *Manifest
 
-	// files are the objects by name, and package.yaml unless the package is a
-	// bare object.
-	files map[string][]byte
+	// files are the objects and other files by name, and package.yaml where
+	// there is one.
+	files map[string]file
 }
 
-// Object returns the bytes of an object by its name in the manifest. The caller
+// file is one file of a package.
+type file struct {
+	data []byte
+	exec bool // may be run: never an object or the manifest
+}
+
+// Object returns the bytes of an object by its name in the package. The caller
 // must not change them.
 func (p *Package) Object(name string) ([]byte, error) {
-	b, ok := p.files[name]
-	if !ok || name == manifestName {
+	if !slices.Contains(p.Objects(), name) {
 		return nil, fmt.Errorf("the package has no object %q", clip(name))
 	}
-	return b, nil
+	return p.files[name].data, nil
 }
 
-// Objects lists the names of the objects in order.
+// Objects lists the names of the objects in order: those that the manifest
+// names, or whatever .o files there are.
 func (p *Package) Objects() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(p.files)), func(n string) bool { return n == manifestName })
+	var names []string
+	for name := range p.files {
+		named := func(row Program) bool { return row.Object == name }
+		if slices.ContainsFunc(p.Manifest.Programs, named) || len(p.Manifest.Programs) == 0 && isObject(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
-// Open opens a package by reference: builtin:NAME, or the absolute path (or
-// file:// URL) of a directory with a package.yaml or of a bare object (.o).
-// Relative paths are refused: the daemon does not know what they are relative to.
-//
-// errors.Is(err, fs.ErrNotExist): there is no such package. The mistakes of a
-// manifest are a [*l3af.InvalidError].
+func isObject(name string) bool { return strings.HasSuffix(strings.ToLower(name), ".o") }
+
+// Open opens a package that is on this machine. See [Opener.Open].
 func Open(ref string) (*Package, error) {
-	p, err := open(ref)
-	if err != nil {
-		return nil, fmt.Errorf("open package %s: %w", clip(ref), err)
-	}
-	p.Ref = ref
-	return p, nil
+	return (&Opener{}).Open(context.Background(), ref)
 }
 
-func open(ref string) (*Package, error) {
-	if name, ok := strings.CutPrefix(ref, "builtin:"); ok {
-		return builtin(name)
-	}
-	name := ref
-	if strings.HasPrefix(ref, "file:") {
-		u, err := url.Parse(ref)
-		if err != nil || u.Host != "" && u.Host != "localhost" || u.RawQuery != "" || u.Fragment != "" {
-			return nil, errors.New("not the file:// URL of a path on this machine")
-		}
-		if name = u.Path; u.Opaque != "" {
-			name = u.Opaque
-		}
-	}
-	lower := strings.ToLower(name)
+// local opens a package by the path it has on this machine.
+func local(name string) (*Package, error) {
 	switch {
 	case name == "":
-		return nil, errors.New("a package is builtin:NAME, a directory or an object file (.o)")
+		return nil, errors.New("a package is builtin:NAME, a directory, an archive (.tar.gz, .tgz, .zip) or an object file (.o)")
 	case strings.ContainsRune(name, 0):
 		return nil, errors.New("a path has no zero bytes")
-	case strings.Contains(ref, "://") && !strings.HasPrefix(ref, "file:"):
-		scheme, _, _ := strings.Cut(ref, "://")
-		return nil, fmt.Errorf("packages from %s:// are not supported yet: download it and name the directory", scheme)
-	case strings.HasSuffix(lower, ".tar.gz"), strings.HasSuffix(lower, ".tgz"), strings.HasSuffix(lower, ".zip"):
-		return nil, errors.New("packed packages (.tar.gz, .zip) are not supported yet: unpack it and name the directory")
 	case !filepath.IsAbs(name):
 		return nil, fmt.Errorf("the path is relative, and the daemon does not know to what: write the absolute path%s", builtinHint(name))
 	}
@@ -115,12 +100,36 @@ func open(ref string) (*Package, error) {
 		return directory(name)
 	case !info.Mode().IsRegular():
 		return nil, errors.New("neither a directory nor a regular file")
-	case strings.HasSuffix(lower, ".o"):
-		return bare(name)
 	case path.Base(name) == manifestName:
 		return nil, fmt.Errorf("a package is named by its directory: write %s", path.Dir(name))
+	case isArchive(name):
+		return single(name, maxArchive)
+	case isObject(name):
+		return single(name, maxObject)
 	}
-	return nil, errors.New("not an object file: its name does not end in .o")
+	return nil, errors.New("neither an archive nor an object file: its name ends in none of .tar.gz, .tgz, .zip and .o")
+}
+
+// single opens a package that is one file.
+func single(name string, limit int64) (*Package, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer f.Close()
+	b, err := all(f, limit)
+	if err != nil {
+		return nil, err
+	}
+	return packed(filepath.Base(name), b.data)
+}
+
+// packed makes a package of the bytes of an archive or an object.
+func packed(name string, b []byte) (*Package, error) {
+	if isArchive(name) {
+		return archive(name, b)
+	}
+	return loose(map[string]file{name: {data: b}})
 }
 
 // cause drops the path of an error, which the caller says.
@@ -131,59 +140,6 @@ func cause(err error) error {
 	return err
 }
 
-func builtinHint(name string) string {
-	if slices.Contains(builtins(), path.Base(name)) {
-		return fmt.Sprintf(", or builtin:%s", path.Base(name))
-	}
-	return ""
-}
-
-func builtins() []string {
-	entries, _ := programs.FS.ReadDir(".")
-	var names []string
-	for _, e := range entries {
-		if _, err := fs.Stat(programs.FS, path.Join(e.Name(), manifestName)); err == nil {
-			names = append(names, e.Name())
-		}
-	}
-	return names
-}
-
-func builtin(name string) (*Package, error) {
-	if names := builtins(); !slices.Contains(names, name) {
-		return nil, &missing{name, near.Hint(name, names), names}
-	}
-	dir, err := fs.Sub(programs.FS, name)
-	if err != nil {
-		return nil, err
-	}
-	return read(func(name string, limit int64) ([]byte, error) {
-		f, err := dir.Open(name)
-		if err != nil {
-			return nil, cause(err)
-		}
-		defer f.Close()
-		return all(f, limit)
-	})
-}
-
-// missing is a builtin package that there is not.
-type missing struct {
-	name, hint string
-	names      []string
-}
-
-func (e *missing) Error() string {
-	s := fmt.Sprintf("there is no builtin package %q", clip(e.name))
-	list := "the builtin packages are " + strings.Join(e.names, ", ")
-	if strings.HasPrefix(e.hint, "did you mean") {
-		return fmt.Sprintf("%s, %s (%s)", s, strings.TrimSuffix(e.hint, "?"), list)
-	}
-	return fmt.Sprintf("%s (%s)", s, list)
-}
-
-func (e *missing) Is(target error) bool { return target == fs.ErrNotExist }
-
 // directory opens a package on disk. Nothing outside of the directory is read,
 // wherever symbolic links point.
 func directory(name string) (*Package, error) {
@@ -192,102 +148,134 @@ func directory(name string) (*Package, error) {
 		return nil, cause(err)
 	}
 	defer root.Close()
-	return read(func(name string, limit int64) ([]byte, error) {
-		// Not to wait for the other end of a pipe.
-		f, err := root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
-		if err != nil {
-			return nil, cause(err)
-		}
-		defer f.Close()
-		return all(f, limit)
-	})
+	return read(func(name string, limit int64) (file, error) { return beneath(root, name, limit) })
 }
 
-// read makes a package of a manifest and the objects it names.
-func read(file func(name string, limit int64) ([]byte, error)) (*Package, error) {
-	text, err := file(manifestName, maxManifest)
+func beneath(root *os.Root, name string, limit int64) (file, error) {
+	// Not to wait for the other end of a pipe.
+	f, err := root.OpenFile(filepath.FromSlash(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return file{}, cause(err)
+	}
+	defer f.Close()
+	return all(f, limit)
+}
+
+// read makes a package of a manifest and the files it names.
+func read(open func(name string, limit int64) (file, error)) (*Package, error) {
+	text, err := open(manifestName, maxManifest)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%s: %w (a package directory has a manifest; a bare object is named by its file)", manifestName, err)
 		}
 		return nil, fmt.Errorf("%s: %w", manifestName, err)
 	}
-	m, err := ParseManifest(text)
+	m, err := ParseManifest(text.data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", manifestName, err)
 	}
-	p := &Package{Manifest: m, files: map[string][]byte{manifestName: text}}
-	left := int64(maxPackage - len(text))
-	for i, prog := range m.Programs {
-		if _, ok := p.files[prog.Object]; ok {
-			continue
+	p := &Package{Manifest: m, files: map[string]file{manifestName: {data: text.data}}}
+	left := int64(maxPackage - len(text.data))
+	add := func(at, name string, object bool) error {
+		if _, ok := p.files[name]; ok {
+			return nil
 		}
-		if len(p.files) > maxObjects {
-			return nil, fmt.Errorf("more than %d objects", maxObjects)
+		if len(p.files) > maxFiles {
+			return fmt.Errorf("more than %d files", maxFiles)
 		}
-		b, err := file(prog.Object, min(left, maxObject))
-		if errors.Is(err, errTooLarge) && left < maxObject {
-			return nil, fmt.Errorf("the package is too large: more than %d MiB", maxPackage>>20)
+		limit := left
+		if object {
+			limit = min(left, maxObject)
+		}
+		f, err := open(name, limit)
+		if errors.Is(err, errTooLarge) && limit == left {
+			return fmt.Errorf("the package is too large: more than %d MiB", maxPackage>>20)
 		} else if err != nil {
-			return nil, fmt.Errorf("programs[%d].object: %s: %w", i, prog.Object, err)
+			return fmt.Errorf("%s: %s: %w", at, name, err)
 		}
-		left -= int64(len(b))
-		p.files[prog.Object] = b
+		left -= int64(len(f.data))
+		f.exec = f.exec && !object
+		p.files[name] = f
+		return nil
+	}
+	for i, prog := range m.Programs {
+		if err := add(fmt.Sprintf("programs[%d].object", i), prog.Object, true); err != nil {
+			return nil, err
+		}
+	}
+	for i, name := range m.Files {
+		if err := add(fmt.Sprintf("files[%d]", i), name, false); err != nil {
+			return nil, err
+		}
 	}
 	p.Digest = digest(p.files)
 	return p, nil
 }
 
-// bare makes a package of an object alone.
-func bare(name string) (*Package, error) {
-	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, cause(err)
+// loose makes a package of files without a manifest.
+func loose(files map[string]file) (*Package, error) {
+	p := &Package{Manifest: &Manifest{}, files: files}
+	for name, f := range files {
+		f.exec = f.exec && !isObject(name)
+		files[name] = f
 	}
-	defer f.Close()
-	b, err := all(f, maxObject)
-	if err != nil {
-		return nil, err
+	objects := p.Objects()
+	if len(objects) == 0 {
+		return nil, fmt.Errorf("there is neither a %s nor an object (.o) in it", manifestName)
 	}
-	return object(filepath.Base(name), b), nil
-}
-
-func object(name string, b []byte) *Package {
-	short := strings.TrimSuffix(strings.TrimSuffix(name, ".o"), ".bpf")
-	files := map[string][]byte{name: b}
-	return &Package{Digest: digest(files), Manifest: &Manifest{Name: short}, files: files}
+	first := path.Base(objects[0])
+	p.Manifest.Name = strings.TrimSuffix(strings.TrimSuffix(first, first[len(first)-2:]), ".bpf")
+	p.Digest = digest(files)
+	return p, nil
 }
 
 var errTooLarge = errors.New("too large")
 
 // all reads a regular file that is not larger than limit.
-func all(f fs.File, limit int64) ([]byte, error) {
+func all(f fs.File, limit int64) (file, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, cause(err)
+		return file{}, cause(err)
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
+		return file{}, errors.New("not a regular file")
 	}
-	// The size may change while it is read.
+	b, err := upTo(f, info.Size(), limit)
+	if err != nil {
+		return file{}, err
+	}
+	return file{b, info.Mode()&0o111 != 0}, nil
+}
+
+// upTo reads what should be size bytes, but may be more or fewer, up to limit.
+func upTo(r io.Reader, size, limit int64) ([]byte, error) {
+	tooLarge := fmt.Errorf("%w: more than %d bytes", errTooLarge, limit)
+	if size > limit {
+		return nil, tooLarge
+	}
 	var b bytes.Buffer
-	b.Grow(int(min(info.Size(), limit)) + bytes.MinRead)
-	if _, err := b.ReadFrom(io.LimitReader(f, limit+1)); err != nil {
+	b.Grow(int(max(0, size)) + bytes.MinRead)
+	if _, err := b.ReadFrom(io.LimitReader(r, limit+1)); err != nil {
 		return nil, cause(err)
 	}
-	if int64(b.Len()) > limit || info.Size() > limit {
-		return nil, fmt.Errorf("%w: more than %d bytes", errTooLarge, limit)
+	if int64(b.Len()) > limit {
+		return nil, tooLarge
 	}
 	return b.Bytes(), nil
 }
 
 // digest is over a listing: a line for each file with the SHA-256 of its bytes,
-// its size and its name, in order of names.
-func digest(files map[string][]byte) string {
+// its size, its name, and an x if it may be run, in order of names.
+func digest(files map[string]file) string {
 	h := sha256.New()
 	io.WriteString(h, "l3af package 1\n")
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		fmt.Fprintf(h, "%x %d %q\n", sha256.Sum256(files[name]), len(files[name]), name)
+		f := files[name]
+		fmt.Fprintf(h, "%x %d %q", sha256.Sum256(f.data), len(f.data), name)
+		if f.exec {
+			io.WriteString(h, " x")
+		}
+		io.WriteString(h, "\n")
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

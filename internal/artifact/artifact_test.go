@@ -166,7 +166,7 @@ func TestOpenErrors(t *testing.T) {
 		}
 	}
 	for _, r := range []struct{ ref, want string }{
-		{"", `a package is builtin:NAME, a directory or an object file (.o)`},
+		{"", `a package is builtin:NAME, a directory, an archive (.tar.gz, .tgz, .zip) or an object file (.o)`},
 		{"builtin:acll", `there is no builtin package "acll", did you mean "acl" (the builtin packages are `},
 		{"builtin:firewall", `there is no builtin package "firewall" (the builtin packages are acl, `},
 		{"builtin:../acl", `there is no builtin package "../acl"`},
@@ -175,14 +175,16 @@ func TestOpenErrors(t *testing.T) {
 		{"x.o", `the path is relative, and the daemon does not know to what: write the absolute path`},
 		{"file:x.o", `the path is relative`},
 		{"file://host/x.o", `not the file:// URL of a path on this machine`},
-		{"https://example.com/x.tar.gz", `packages from https:// are not supported yet: download it and name the directory`},
-		{"oci://example.com/x", `packages from oci:// are not supported yet`},
-		{"/x.tar.gz", `packed packages (.tar.gz, .zip) are not supported yet: unpack it and name the directory`},
-		{"/x.ZIP", `packed packages (.tar.gz, .zip) are not supported yet`},
+		{"https://example.com/x", `neither an archive nor an object file: its name ends in none of .tar.gz, .tgz, .zip and .o`},
+		{"https://me:secret@example.com/x.zip", `a reference must hold no password`},
+		{"https:///x.zip", `want the URL of a file on a server`},
+		{"oci://example.com/x", `packages do not come from oci:// (but from builtin:NAME, paths, file://, http:// and https://)`},
+		{"x.tar.gz", `the path is relative`},
+		{dir + "/none.ZIP", `no such file or directory`},
 		{"/x\x00.o", `a path has no zero bytes`},
 		{dir + "/none", `no such file or directory`},
 		{dir + "/dangling.o", `no such file or directory`},
-		{dir + "/file.txt", `not an object file: its name does not end in .o`},
+		{dir + "/file.txt", `neither an archive nor an object file: its name ends in none of .tar.gz, .tgz, .zip and .o`},
 		{dir + "/bad/package.yaml", `a package is named by its directory: write ` + dir + `/bad`},
 		{dir + "/pipe.o", `neither a directory nor a regular file`},
 		{dir + "/large.o", `too large: more than 33554432 bytes`},
@@ -216,7 +218,7 @@ func TestManifestMistakes(t *testing.T) {
 	const head = "apiVersion: l3af/v1\nname: x\n"
 	const progs = head + "programs: [{entry: a, object: a.o, hook: xdp}]\n"
 	for _, r := range []struct{ text, want string }{
-		{"[]", `want a map with apiVersion, name, version, license, description, programs, globals, maps, have a list`},
+		{"[]", `want a map with apiVersion, name, version, license, description, programs, globals, maps, files, have a list`},
 		{"{}", "apiVersion: is required\nname: is required\nprograms: a package has at least one program"},
 		{"apiVersion: l3af/v2\nname: a b\nprograms: x", "apiVersion: unknown version \"l3af/v2\" (write l3af/v1)\n" +
 			"name: \"a b\" is no name: at most 128 letters, no spaces, no slashes\nprograms: want a list, have \"x\""},
@@ -237,6 +239,8 @@ func TestManifestMistakes(t *testing.T) {
 		{progs + "globals: [{}, {name: a, order: big}, {name: a}, 7]", "globals[0].name: is required\nglobals[1].order: unknown byte order \"big\" (there are host, network)\n" +
 			"globals[2].name: \"a\" is the name of globals[1] already\nglobals[3]: want a map with name, default, description, order, have 7"},
 		{progs + "maps: [{name: m, key_ordr: network}, {name: [1]}, {name: null}]", "maps[0].key_ordr: unknown key \"key_ordr\" (did you mean \"key_order\"?)\nmaps[1].name: want text, have a list\nmaps[2].name: want text, have null"},
+		{progs + "files: [agent, 5, ../up, package.yaml, agent]", "files[1]: want a path inside the package, have 5\nfiles[2]: \"../up\" is no plain path inside the package\n" +
+			"files[3]: \"package.yaml\" is the manifest\nfiles[4]: \"agent\" is there already"},
 		{progs + "description: {}", "description: want text, have a map"},
 		{"name: [", "line 1: did not find expected node content"},
 	} {

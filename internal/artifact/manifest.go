@@ -23,6 +23,8 @@ type Manifest struct {
 	Programs    []Program
 	Globals     []Global
 	Maps        []Map
+	// Files are paths inside the package of what its agents need.
+	Files []string
 }
 
 // Program is one program that a package offers at one place.
@@ -155,7 +157,7 @@ func (p *parser) order(path string, m map[string]any, key string) bool {
 }
 
 func (p *parser) manifest(v any) *Manifest {
-	m, ok := p.object("", v, "apiVersion", "name", "version", "license", "description", "programs", "globals", "maps")
+	m, ok := p.object("", v, "apiVersion", "name", "version", "license", "description", "programs", "globals", "maps", "files")
 	if !ok {
 		return nil
 	}
@@ -224,6 +226,18 @@ func (p *parser) manifest(v any) *Manifest {
 		out.Maps = append(out.Maps, m)
 		return m.Name
 	})
+	for i, v := range p.list("files", m["files"]) {
+		at := fmt.Sprintf("files[%d]", i)
+		name, ok := v.(string)
+		if !ok {
+			p.fail(at, "", "want a path inside the package, have %s", kind(v))
+		} else if err := fileName(name); err != nil {
+			p.fail(at, "", "%v", err)
+		} else if slices.Contains(out.Files, name) {
+			p.fail(at, "", "%q is there already", clip(name))
+		}
+		out.Files = append(out.Files, name)
+	}
 	return out
 }
 
@@ -274,7 +288,7 @@ func (p *parser) program(path string, v any) (Program, bool) {
 		Description: p.text(path, m, "description", false),
 	}
 	if prog.Object != "" {
-		if err := objectName(prog.Object); err != nil {
+		if err := fileName(prog.Object); err != nil {
 			p.fail(path+".object", "", "%v", err)
 		}
 	}
@@ -340,15 +354,25 @@ func (p *parser) program(path string, v any) (Program, bool) {
 	return prog, true
 }
 
-// objectName checks the path of an object inside its package.
-func objectName(name string) error {
+// fileName checks the path of a file that a manifest names.
+func fileName(name string) error {
+	if err := plainPath(name); err != nil {
+		return err
+	}
+	if name == manifestName || strings.HasPrefix(name, manifestName+"/") {
+		return fmt.Errorf("%q is the manifest", clip(name))
+	}
+	return nil
+}
+
+// plainPath checks that a path stays inside the package, and names one file in
+// one way.
+func plainPath(name string) error {
 	switch {
 	case strings.HasPrefix(name, "/"):
 		return fmt.Errorf("%q is not inside the package: want a path relative to it", clip(name))
 	case !fs.ValidPath(name) || name == "." || strings.ContainsAny(name, "\\\x00\n") || len(name) > 255:
 		return fmt.Errorf("%q is no plain path inside the package", clip(name))
-	case name == manifestName || strings.HasPrefix(name, manifestName+"/"):
-		return fmt.Errorf("%q is the manifest", clip(name))
 	}
 	return nil
 }

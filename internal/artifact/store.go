@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"l3af"
 )
@@ -16,7 +17,10 @@ import (
 // Store keeps packages on disk by digest, so that a state can be put in force
 // again when the files it was made of are gone. A package is there whole or
 // not at all, whenever the machine stops. One process at a time uses a store.
-type Store struct{ dir string }
+type Store struct {
+	dir string
+	mu  sync.Mutex // of the file that tells where packages came from
+}
 
 // tempPrefix begins the names of what is being written or removed.
 const tempPrefix = ".tmp-"
@@ -27,7 +31,7 @@ func OpenStore(dir string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open package store: %w", err)
 	}
-	s := &Store{dir}
+	s := &Store{dir: dir}
 	if err := s.sweep(func(name string) bool { return strings.HasPrefix(name, tempPrefix) }); err != nil {
 		return nil, fmt.Errorf("open package store: %w", err)
 	}
@@ -64,7 +68,11 @@ func (s *Store) put(p *Package) error {
 		for d := filepath.Dir(to); d != temp; d = filepath.Dir(d) {
 			dirs[d] = true
 		}
-		if err := writeSync(to, p.files[name]); err != nil {
+		mode := fs.FileMode(0o600)
+		if p.files[name].exec {
+			mode = 0o700
+		}
+		if err := writeSync(to, p.files[name].data, mode); err != nil {
 			return err
 		}
 	}
@@ -101,17 +109,18 @@ func (s *Store) Get(digest string) (*Package, error) {
 
 func (s *Store) get(digest string) (*Package, error) {
 	dir := filepath.Join(s.dir, digest)
-	entries, err := os.ReadDir(dir)
+	root, err := os.OpenRoot(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, l3af.ErrNotFound
 	} else if err != nil {
-		return nil, cause(err)
+		return nil, fmt.Errorf("damaged: %w", cause(err))
 	}
+	defer root.Close()
 	var p *Package
-	if len(entries) == 1 && entries[0].Name() != manifestName && strings.HasSuffix(strings.ToLower(entries[0].Name()), ".o") {
-		p, err = bare(filepath.Join(dir, entries[0].Name()))
-	} else {
+	if _, err = root.Lstat(manifestName); err == nil {
 		p, err = directory(dir)
+	} else {
+		p, err = unlisted(root)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("damaged: %w", err)
@@ -122,11 +131,33 @@ func (s *Store) get(digest string) (*Package, error) {
 	return p, nil
 }
 
+// unlisted reads the files of a package without a manifest.
+func unlisted(root *os.Root) (*Package, error) {
+	files := map[string]file{}
+	left := int64(maxPackage)
+	err := fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		f, err := beneath(root, name, left)
+		left -= int64(len(f.data))
+		files[name] = f
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return loose(files)
+}
+
 // Keep removes all packages but those with the given digests.
 func (s *Store) Keep(digests []string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	err := s.sweep(func(name string) bool {
 		return strings.HasPrefix(name, tempPrefix) || isDigest(name) && !slices.Contains(digests, name)
 	})
+	err = errors.Join(err, s.forget(digests))
 	if err != nil {
 		return fmt.Errorf("clean package store: %w", err)
 	}
@@ -171,8 +202,8 @@ func isDigest(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-func writeSync(name string, b []byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func writeSync(name string, b []byte, mode fs.FileMode) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
 	}

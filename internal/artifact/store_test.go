@@ -84,7 +84,7 @@ func TestStore(t *testing.T) {
 			t.Errorf("Get(%q) = %v", d, err)
 		}
 	}
-	object.files["acl.bpf.o"] = []byte("changed")
+	object.files["acl.bpf.o"] = file{data: []byte("changed")}
 	if err := s.Put(object); err == nil {
 		t.Error("Put of a changed package: no error")
 	}

@@ -5,6 +5,7 @@
 package bind
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,7 +45,7 @@ func Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Program, path str
 		b.fail("", "", "unknown hook %q", kind)
 		return nil, b.mistakes
 	}
-	row := b.choose(p.Entry, "")
+	row := b.choose(p.Object, p.Entry, "")
 	if row == nil {
 		return nil, b.mistakes
 	}
@@ -69,7 +70,7 @@ func Probe(pkg *artifact.Package, p l3af.Probe, path string) (*Bound, []l3af.Mis
 		b.fail(".attach", "", "%v", err)
 		return nil, b.mistakes
 	}
-	row := b.choose(p.Entry, attach)
+	row := b.choose(p.Object, p.Entry, attach)
 	if row == nil {
 		return nil, b.mistakes
 	}
@@ -137,11 +138,15 @@ func (b *binder) place() string {
 
 // choose picks the program, loads its object and checks its type. It returns
 // nil when there is a mistake.
-func (b *binder) choose(entry, attach string) *artifact.Program {
+func (b *binder) choose(object, entry, attach string) *artifact.Program {
+	if objects := b.pkg.Objects(); object != "" && !slices.Contains(objects, object) {
+		b.fail(".object", near.Hint(object, objects), "package %s has no object %q", b.pkg.Manifest.Name, object)
+		return nil
+	}
 	var row *artifact.Program
 	if len(b.pkg.Manifest.Programs) == 0 {
-		row = b.chooseBare(entry, attach)
-	} else if row = b.chooseListed(entry, attach); row != nil && !b.load(row.Object) {
+		row = b.chooseBare(object, entry, attach)
+	} else if row = b.chooseListed(object, entry, attach); row != nil && !b.load(row.Object) {
 		return nil
 	}
 	if row == nil {
@@ -161,8 +166,12 @@ func (b *binder) choose(entry, attach string) *artifact.Program {
 }
 
 // chooseListed picks from the manifest.
-func (b *binder) chooseListed(entry, attach string) *artifact.Program {
-	all := b.pkg.Manifest.Programs
+func (b *binder) chooseListed(object, entry, attach string) *artifact.Program {
+	all, in := slices.Clone(b.pkg.Manifest.Programs), "package "+b.pkg.Manifest.Name
+	if object != "" {
+		in = "object " + clip(object) + " of " + in
+		all = slices.DeleteFunc(all, func(p artifact.Program) bool { return p.Object != object })
+	}
 	var fit, named []*artifact.Program
 	var list, entries []string
 	for i := range all {
@@ -184,7 +193,7 @@ func (b *binder) chooseListed(entry, attach string) *artifact.Program {
 	}
 	switch {
 	case entry != "" && len(named) == 0:
-		b.fail(".entry", near.Hint(entry, entries), "package %s has no program %q", b.pkg.Manifest.Name, entry)
+		b.fail(".entry", near.Hint(entry, entries), "%s has no program %q", in, entry)
 	case entry != "" && len(fit) == 0:
 		at := string(named[0].Hook)
 		if at == "" {
@@ -192,7 +201,7 @@ func (b *binder) chooseListed(entry, attach string) *artifact.Program {
 		}
 		b.fail(".entry", near.Hint("", entries), "%q is %s program, not %s", entry, article(at), b.place())
 	case len(fit) == 0:
-		b.fail(".package", "it has "+brief(list), "package %s has no %s program", b.pkg.Manifest.Name, b.place())
+		b.fail(".package", "it has "+brief(list), "%s has no %s program", in, b.place())
 	case len(fit) == 1:
 		return fit[0]
 	default:
@@ -203,27 +212,27 @@ func (b *binder) chooseListed(entry, attach string) *artifact.Program {
 			}
 		}
 		if entry == "" && len(entries) > 1 {
-			b.fail(".entry", "write one of "+brief(entries), "is required: package %s has %d %s programs", b.pkg.Manifest.Name, len(entries), b.place())
+			b.fail(".entry", "write one of "+brief(entries), "is required: %s has %d %s programs", in, len(entries), b.place())
 		} else if attach != "" {
 			return fit[0]
 		} else {
-			b.fail(".attach", "", "is required: %q of package %s is for several events", fit[0].Entry, b.pkg.Manifest.Name)
+			b.fail(".attach", "", "is required: %q of %s is for several events", fit[0].Entry, in)
 		}
 	}
 	return nil
 }
 
-// chooseBare picks from the object itself.
-func (b *binder) chooseBare(entry, attach string) *artifact.Program {
-	objects := b.pkg.Objects()
-	if len(objects) != 1 {
-		b.fail(".package", "", "package %s has no program", b.pkg.Manifest.Name)
+// chooseBare picks from the objects themselves.
+func (b *binder) chooseBare(object, entry, attach string) *artifact.Program {
+	if object == "" {
+		if object = b.holder(entry); object == "" {
+			return nil
+		}
+	}
+	if !b.load(object) {
 		return nil
 	}
-	if !b.load(objects[0]) {
-		return nil
-	}
-	row := &artifact.Program{Object: objects[0], Hook: b.kind, Entry: entry}
+	row := &artifact.Program{Object: object, Hook: b.kind, Entry: entry}
 	if entry != "" {
 		if b.spec.Programs[entry] == nil {
 			b.fail(".entry", near.Hint(entry, b.programs(b.fits)), "the object has no program %q", entry)
@@ -264,6 +273,56 @@ func (b *binder) chooseBare(entry, attach string) *artifact.Program {
 	}
 	b.fail(".entry", "write one of "+brief(fit), "is required: the object has %d %s programs", len(fit), b.place())
 	return nil
+}
+
+// holder finds the object of a package without a manifest that has the program:
+// the entry, or where there is none any that fits. "" when there is a mistake.
+func (b *binder) holder(entry string) string {
+	objects := b.pkg.Objects()
+	if len(objects) == 1 {
+		return objects[0]
+	}
+	var holders, better, all []string
+	var damage error
+	for _, name := range objects {
+		spec, err := b.parse(name)
+		if err != nil {
+			damage = cmp.Or(damage, fmt.Errorf("object %s: %w", clip(name), err))
+			continue
+		}
+		has, turned := false, false
+		for program, p := range spec.Programs {
+			if program == entry || entry == "" && b.fits(p) {
+				has, turned = true, turned || b.kind != "" && direction(p) == b.kind
+			}
+			if b.fits(p) {
+				all = append(all, program)
+			}
+		}
+		if has {
+			holders = append(holders, name)
+		}
+		if turned {
+			better = append(better, name)
+		}
+	}
+	if len(better) > 0 {
+		holders = better
+	}
+	switch {
+	case len(holders) == 1:
+		return holders[0]
+	case len(holders) > 1:
+		b.fail(".object", "write one of "+brief(holders), "is required: %d objects of the package have such a program", len(holders))
+	case damage != nil:
+		b.fail(".package", "", "%v", damage)
+	case entry != "":
+		slices.Sort(all)
+		b.fail(".entry", near.Hint(entry, slices.Compact(all)), "no object of the package has a program %q", entry)
+	default:
+		b.fail(".package", "its objects are "+brief(objects), "no object of the package has %s program", article(b.place()))
+	}
+	return ""
 }
 
 // programs lists the entries whose program is as wanted.

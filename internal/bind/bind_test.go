@@ -1,7 +1,10 @@
 package bind
 
 import (
+	"archive/zip"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,6 +65,35 @@ func bare(t testing.TB, name string) *artifact.Package {
 	return p
 }
 
+// packed is a package of both objects without a manifest.
+func packed(t testing.TB) *artifact.Package {
+	t.Helper()
+	var b bytes.Buffer
+	w := zip.NewWriter(&b)
+	for _, name := range []string{"all.bpf.o", "probe.bpf.o", "damaged.o"} {
+		text, err := os.ReadFile("testdata/" + name)
+		if name == "damaged.o" {
+			text, err = []byte("no ELF"), nil
+		}
+		f, createErr := w.Create("pack/" + name)
+		if err := errors.Join(err, createErr); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), "pack.zip")
+	if err := errors.Join(w.Close(), os.WriteFile(path, b.Bytes(), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p, err := artifact.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func listed(t testing.TB, manifest string) *artifact.Package {
 	t.Helper()
 	dir := t.TempDir()
@@ -97,6 +129,7 @@ const at = "chains[1].programs[0]"
 
 func TestChoose(t *testing.T) {
 	all, probe, pack := bare(t, "all.bpf.o"), bare(t, "probe.bpf.o"), listed(t, manifest)
+	archive := packed(t)
 	for _, r := range []struct {
 		pkg     *artifact.Package
 		kind    l3af.HookKind
@@ -121,6 +154,17 @@ func TestChoose(t *testing.T) {
 		{probe, l3af.TCEgress, `{}`, "out [unspec ok pipe]"},
 		{probe, l3af.TCIngress, `{}`, `entry: "out" is a tc-egress program, not tc-ingress (write entry: out to run it here all the same)`},
 		{probe, l3af.TCIngress, `{"entry": "out"}`, "out [unspec ok pipe]"},
+		{archive, l3af.XDP, `{}`, "all [pass]"},
+		{archive, l3af.XDP, `{"entry": "all"}`, "all [pass]"},
+		{archive, l3af.TCEgress, `{"entry": "out"}`, "out [unspec ok pipe]"},
+		{archive, l3af.TCEgress, `{}`, `object: is required: 2 objects of the package have such a program (write one of all.bpf.o, probe.bpf.o)`},
+		{archive, l3af.TCEgress, `{"object": "probe.bpf.o"}`, "out [unspec ok pipe]"},
+		{archive, l3af.XDP, `{"object": "probe.bpf.o"}`, `package: the object has no xdp program (it has execs (tracepoint), out (tc))`},
+		{archive, l3af.XDP, `{"object": "alls.bpf.o"}`, `object: package all has no object "alls.bpf.o" (did you mean "all.bpf.o"?)`},
+		{archive, l3af.XDP, `{"object": "damaged.o"}`, `package: object damaged.o: not an ELF file`},
+		{archive, l3af.XDP, `{"entry": "al"}`, `package: object damaged.o: not an ELF file`},
+		{pack, l3af.XDP, `{"object": "all.bpf.o"}`, "all [pass tx]"},
+		{pack, l3af.XDP, `{"object": "probe.bpf.o"}`, `package: object probe.bpf.o of package pack has no xdp program (it has execs (probe))`},
 		{pack, l3af.XDP, `{}`, "all [pass tx]"},
 		{pack, l3af.XDP, `{"proceed": ["pass"]}`, "all [pass]"},
 		{pack, l3af.XDP, `{"entry": "alls"}`, `entry: package pack has no program "alls" (did you mean "all"?)`},

@@ -18,15 +18,20 @@ const maxZeroes = 32 << 20
 
 // load reads an object of the package.
 func (b *binder) load(name string) bool {
-	text, err := b.pkg.Object(name)
-	if err == nil {
-		b.spec, err = parse(text)
-	}
-	if err != nil {
+	var err error
+	if b.spec, err = b.parse(name); err != nil {
 		b.fail(".package", "", "object %s: %v", clip(name), err)
 		return false
 	}
 	return true
+}
+
+func (b *binder) parse(name string) (*ebpf.CollectionSpec, error) {
+	text, err := b.pkg.Object(name)
+	if err != nil {
+		return nil, err
+	}
+	return parse(text)
 }
 
 // parse reads an ELF object that anybody may have made.

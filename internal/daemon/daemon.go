@@ -25,6 +25,7 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"l3af/internal/api"
+	"l3af/internal/artifact"
 	"l3af/internal/kernel"
 	"l3af/internal/node"
 )
@@ -142,6 +143,7 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 	defer shrink.Stop()
 	n, err := node.Open(node.Options{
 		Dir: s.stateDir, Kernel: k, Log: log,
+		Remote: artifact.Remote{CA: s.packageCA, Certificate: s.packageCert, Key: s.packageKey, Timeout: s.packageTimeout},
 		Observe: func(r node.Reconciled) {
 			metrics.Observe(r.Duration, r.Steps, r.Failures)
 			first := false

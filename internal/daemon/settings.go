@@ -55,6 +55,9 @@ type settings struct {
 	packageRepo     string // URL or directory of L3AF packages
 	packageCodename string // the directory of this distribution in it; "" means the machine's
 	packageTimeout  time.Duration
+	packageCA       string // of https servers, besides the system's; "" means none
+	packageCert     string // for https servers that ask who we are; "" means none
+	packageKey      string
 	pinBase         string // below which maps are pinned as agents of L3AF expect
 	agentPoll       time.Duration
 	agentLogDir     string // passed to agents; "" means none
@@ -129,6 +132,11 @@ packages and agents
                     of /etc/os-release)
   -package-timeout D
                     for one download (default 30s)
+  -package-ca FILE  certificates (PEM) that vouch for https servers as well as
+                    the system's do
+  -package-cert FILE
+                    certificate for servers that ask who we are, PEM
+  -package-key FILE its key
   -pin-base DIR     bpffs below which maps are found by agents of L3AF
                     (default /sys/fs/bpf)
   -agent-poll-interval D
@@ -184,6 +192,9 @@ func (s *settings) flags() *flag.FlagSet {
 	fs.StringVar(&s.packageRepo, "package-repo", "", "")
 	fs.StringVar(&s.packageCodename, "package-codename", "", "")
 	fs.DurationVar(&s.packageTimeout, "package-timeout", 30*time.Second, "")
+	fs.StringVar(&s.packageCA, "package-ca", "", "")
+	fs.StringVar(&s.packageCert, "package-cert", "", "")
+	fs.StringVar(&s.packageKey, "package-key", "", "")
 	fs.StringVar(&s.pinBase, "pin-base", "/sys/fs/bpf", "")
 	fs.DurationVar(&s.agentPoll, "agent-poll-interval", 30*time.Second, "")
 	fs.StringVar(&s.agentLogDir, "agent-log-dir", "", "")
@@ -250,6 +261,9 @@ func (s *settings) check() error {
 	if (s.tlsCert == "") != (s.tlsKey == "") {
 		return errUsage{errors.New("tls-cert and tls-key belong together")}
 	}
+	if (s.packageCert == "") != (s.packageKey == "") {
+		return errUsage{errors.New("package-cert and package-key belong together")}
+	}
 	if s.tlsCert == "" && (s.tlsClientCA != "" || len(s.tlsSANRules) > 0) {
 		return errUsage{errors.New("tls-client-ca and tls-san-rules need tls-cert and tls-key")}
 	}
@@ -264,6 +278,7 @@ func (s *settings) check() error {
 		{"socket", &s.socket, false}, {"state-dir", &s.stateDir, false}, {"bpffs", &s.bpffs, false}, {"pin-base", &s.pinBase, false},
 		{"restart-dir", &s.restartDir, false}, {"pid-file", &s.pidFile, true}, {"log-file", &s.logFile, true}, {"import", &s.importing, true},
 		{"tls-cert", &s.tlsCert, true}, {"tls-key", &s.tlsKey, true}, {"tls-client-ca", &s.tlsClientCA, true},
+		{"package-ca", &s.packageCA, true}, {"package-cert", &s.packageCert, true}, {"package-key", &s.packageKey, true},
 	} {
 		if *p.path == "" {
 			if p.optional {

@@ -17,14 +17,15 @@ import (
 )
 
 // Apply makes s the state of the node: a new revision, unless s and the
-// packages it names are what the current one is. It returns when everything
-// that can be done is done, whether or not ctx has ended by then. Nothing is
-// changed on an [*l3af.InvalidError] or [*l3af.ConflictError].
+// packages it names are what the current one is. Until the packages are there
+// an end of ctx ends it; then it returns when everything that can be done is
+// done, whether or not ctx has ended by then. Nothing is changed on an
+// [*l3af.InvalidError] or [*l3af.ConflictError].
 //
 // ifRevision is the revision that must be the current one; negative: any.
 func (n *Node) Apply(ctx context.Context, s *l3af.State, by string, ifRevision int) (*l3af.Applied, error) {
 	return n.change(ctx, by, ifRevision, func() (*l3af.State, opener, error) {
-		return s, n.opts.Open, nil
+		return s, n.opener(ctx), nil
 	})
 }
 
@@ -64,14 +65,16 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, prepare fu
 		return nil, &l3af.ConflictError{Current: n.revs.latest, Busy: true}
 	}
 	defer n.applying.Unlock()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
+	n.view.RLock()
+	latest, closed := n.revs.latest, n.closed
+	n.view.RUnlock()
+	if closed {
 		return nil, errClosed
 	}
-	if ifRevision >= 0 && ifRevision != n.revs.latest {
-		return nil, &l3af.ConflictError{Current: n.revs.latest}
+	if ifRevision >= 0 && ifRevision != latest {
+		return nil, &l3af.ConflictError{Current: latest}
 	}
+	// Packages may take their time to come: the machine is looked after meanwhile.
 	s, open, err := prepare()
 	if err != nil {
 		return nil, err
@@ -79,6 +82,11 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, prepare fu
 	d, err := draft(s, open)
 	if err != nil {
 		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, errClosed
 	}
 	applied := &l3af.Applied{}
 	// Also for the current state: a package that was lost is there again.
@@ -194,8 +202,8 @@ func (n *Node) isCurrent(d *drafted) bool {
 // would be loaded is loaded for a try: a step's Error says why the kernel
 // refuses it. It tells of a write where the document wants other contents,
 // which may turn out to be there already.
-func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
-	d, err := draft(s, n.opts.Open)
+func (n *Node) Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error) {
+	d, err := draft(s, n.opener(ctx))
 	if err != nil {
 		return nil, err
 	}

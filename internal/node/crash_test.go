@@ -32,10 +32,10 @@ func newFake() *fake.Kernel {
 }
 
 // openCached opens each package once for all tests.
-var openCached = func() func(string) (*artifact.Package, error) {
+var openCached = func() func(context.Context, string) (*artifact.Package, error) {
 	var mu sync.Mutex
 	known := map[string]*artifact.Package{}
-	return func(ref string) (*artifact.Package, error) {
+	return func(_ context.Context, ref string) (*artifact.Package, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if p := known[ref]; p != nil {

@@ -40,7 +40,7 @@ func (n *Node) inspector() (Inspector, error) {
 
 // wanted composes the chain that a document wants at a hook; s nil: the state
 // in force. running is the ID of the chain that the hook runs, "" for none.
-func (n *Node) wanted(s *l3af.State, h l3af.Hook) (m *made, open opener, running string, err error) {
+func (n *Node) wanted(ctx context.Context, s *l3af.State, h l3af.Hook) (m *made, open opener, running string, err error) {
 	if s == nil {
 		n.view.RLock()
 		rev := n.revs.current
@@ -58,7 +58,7 @@ func (n *Node) wanted(s *l3af.State, h l3af.Hook) (m *made, open opener, running
 			return nil, nil, "", m.err
 		}
 	} else {
-		open = opener(n.opts.Open).once()
+		open = n.opener(ctx).once()
 		d, err := draft(s, open)
 		if err != nil {
 			return nil, nil, "", err
@@ -115,7 +115,7 @@ func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) 
 	if err != nil {
 		return nil, err
 	}
-	m, _, running, err := n.wanted(req.State, h)
+	m, _, running, err := n.wanted(ctx, req.State, h)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook) (*l3af.ChainPlan, 
 	if err != nil {
 		return nil, err
 	}
-	m, open, running, err := n.wanted(nil, h)
+	m, open, running, err := n.wanted(ctx, nil, h)
 	if err != nil {
 		return nil, err
 	}
@@ -226,12 +226,12 @@ func costOf(kernel Inspector, load host.Load) (l3af.Cost, *chain.Chain) {
 
 // DumpChain gives the code of the chain of a hook as it is given to the
 // kernel, and the machine code that the kernel made of it when jited is set.
-func (n *Node) DumpChain(_ context.Context, h l3af.Hook, jited bool) (*l3af.ChainCode, error) {
+func (n *Node) DumpChain(ctx context.Context, h l3af.Hook, jited bool) (*l3af.ChainCode, error) {
 	kernel, err := n.inspector()
 	if err != nil {
 		return nil, err
 	}
-	m, _, running, err := n.wanted(nil, h)
+	m, _, running, err := n.wanted(ctx, nil, h)
 	if err != nil {
 		return nil, err
 	}

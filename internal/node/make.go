@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -73,6 +74,11 @@ func (m *made) key() host.Target {
 // opener opens the package a reference stands for.
 type opener func(ref string) (*artifact.Package, error)
 
+// opener opens packages wherever they are.
+func (n *Node) opener(ctx context.Context) opener {
+	return func(ref string) (*artifact.Package, error) { return n.opts.Open(ctx, ref) }
+}
+
 // once opens each reference at most once.
 func (open opener) once() opener {
 	type answer struct {
@@ -106,9 +112,9 @@ func build(s *l3af.State, open opener) []*made {
 
 // Check finds what is wrong with the packages and values of a state that may
 // have other mistakes as well.
-func (n *Node) Check(s *l3af.State) []l3af.Mistake {
+func (n *Node) Check(ctx context.Context, s *l3af.State) []l3af.Mistake {
 	var all []l3af.Mistake
-	open := opener(n.opts.Open).once()
+	open := n.opener(ctx).once()
 	for i := range s.Chains {
 		c := &s.Chains[i]
 		for j := range c.Programs {

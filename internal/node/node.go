@@ -73,8 +73,9 @@ type Options struct {
 	// Samples is how many samples, one a second, the aggregators max-rate and avg of monitored map entries look back;
 	// 0: 20.
 	Samples int
-	// Open opens packages; nil: artifact.Open.
-	Open func(ref string) (*artifact.Package, error)
+	// Open opens packages; nil: an [artifact.Opener] that fetches as Remote says.
+	Open   func(ctx context.Context, ref string) (*artifact.Package, error)
+	Remote artifact.Remote
 
 	point func(string) // tests: called before and after each change of a file
 }
@@ -130,9 +131,6 @@ func Open(opts Options) (n *Node, err error) {
 	if opts.Interval == 0 {
 		opts.Interval = 30 * time.Second
 	}
-	if opts.Open == nil {
-		opts.Open = artifact.Open
-	}
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
@@ -158,6 +156,13 @@ func Open(opts Options) (n *Node, err error) {
 	}
 	if n.store, err = artifact.OpenStore(filepath.Join(opts.Dir, "packages")); err != nil {
 		return nil, fmt.Errorf("packages: %w", err)
+	}
+	if n.opts.Open == nil {
+		opener, err := artifact.NewOpener(opts.Remote, n.store, n.log)
+		if err != nil {
+			return nil, err
+		}
+		n.opts.Open = opener.Open
 	}
 	var damage error
 	if n.totals, damage, err = openTotals(opts.Kernel, n.disk, filepath.Join(opts.Dir, "counters.json")); err != nil {

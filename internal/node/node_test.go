@@ -284,10 +284,42 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	}
 }
 
+// While a package is on its way the machine is looked after, and who asked for
+// it may give up.
+func TestPackagesComeSlowly(t *testing.T) {
+	r := newRig(t)
+	r.apply(state("one"))
+	asked := make(chan bool, 10)
+	r.n.opts.Open = func(ctx context.Context, ref string) (*artifact.Package, error) {
+		asked <- true
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		_, err := r.n.Apply(ctx, state("two"), "test", -1)
+		done <- err
+	}()
+	<-asked
+	r.k.DeleteInterface("", "v0")
+	r.k.AddInterface("", "v0")
+	wantSteps(t, r.reconcile(), "attach xdp/v0")
+	cancel()
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "chains[0].programs[0].package: context canceled") {
+		t.Errorf("given up: %v", err)
+	}
+	if rev := r.n.Current(); rev.Number != 1 {
+		t.Errorf("revision %d", rev.Number)
+	}
+	r.n.opts.Open = openCached
+	r.apply(state("two"))
+}
+
 // A rollback brings the old packages back, whatever became of the files.
 func TestRollback(t *testing.T) {
 	r := newRig(t)
-	r.n.opts.Open = artifact.Open
+	r.n.opts.Open = new(artifact.Opener).Open
 	path := filepath.Join(r.dir, "p.o")
 	install := func(name string) {
 		b, err := os.ReadFile(filepath.Join("testdata", name))

@@ -71,7 +71,7 @@ func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 
 // Rollback applies an old revision.
 // Check is [api.Node]: a package named missing does not exist.
-func (n *Node) Check(s *l3af.State) []l3af.Mistake {
+func (n *Node) Check(_ context.Context, s *l3af.State) []l3af.Mistake {
 	var all []l3af.Mistake
 	for i, c := range s.Chains {
 		for j, p := range c.Programs {
