@@ -15,19 +15,27 @@ const (
 	maxFrame   = 512 // MAX_BPF_STACK
 )
 
-// splice adds a program's entry function to l: its frame lies frameShift
+// splice adds the entry function of a program to l: its frame lies frameShift
 // lower, and where it would exit it goes where out says. If out.joined, the
 // join must be placed next, else out.next. names are the symbols of the
 // functions it calls.
-func (l *listing) splice(f function, names []string, out *exitPlan) error {
+func (l *listing) splice(program string, f function, names []string, out *exitPlan) error {
 	if d := depth(f); d > maxFrame-frameShift {
 		return fmt.Errorf("uses %d bytes of stack in its entry function; a chain leaves it %d", d, maxFrame-frameShift)
 	}
-	labels := l.labels(f)
+	labels, unread, first := l.labels(f), unread(f, out), len(l.ins)
+	defer func() {
+		if len(l.ins) > first {
+			l.ins[first].Metadata.Set(beginsKey{}, program)
+		}
+	}()
 	for i := 0; i < len(f.ins); i++ {
 		ins := plain(f.ins[i])
 		if at, ok := labels[i]; ok {
 			l.place(at)
+		}
+		if unread[i] {
+			continue
 		}
 		if f.calls[i] >= 0 {
 			ins.Constant = -1
@@ -71,6 +79,15 @@ func (l *listing) splice(f function, names []string, out *exitPlan) error {
 		l.add(asm.Add.Imm(ins.Dst, -frameShift))
 	}
 	return nil
+}
+
+type beginsKey struct{}
+
+// Begins names the program whose inlined code begins with an instruction of a
+// chain, "" for none.
+func Begins(ins *asm.Instruction) string {
+	program, _ := ins.Metadata.Get(beginsKey{}).(string)
+	return program
 }
 
 // keep adds a function as it is, under the names of the chain. Its length is

@@ -316,7 +316,7 @@ func TestBpftoolReadsTheChain(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%s: %v", out, err)
 	}
-	for _, want := range []string{"acl__twice", "my_x2dlimit__step", "l3af: run stats", "l3af: count the verdict", "SECTION int counts(CTX *ctx)"} {
+	for _, want := range []string{"acl__twice", "my_x2dlimit__step", "l3af: keep the context", "l3af: count the verdict", "SECTION int counts(CTX *ctx)"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("the dump lacks %q:\n%s", want, out)
 		}

@@ -88,54 +88,51 @@ func proceedName(proceed []l3af.Verdict) string {
 // cells is where the cells of a part begin.
 func (f *fusion) cells(part int) int { return (f.first + part) * f.counters.stride() }
 
-// end emits the end of a segment: at each label of ends, in order, the chain
-// ends with the verdict w0 of the part of that index, which is counted and
-// returned. In the chain's last segment the code before falls into the last
-// part's end. At out, behind that, w0 is returned as it is.
-func (f *fusion) end(l *listing, ends []label, out label) {
-	if !f.count {
-		for _, end := range ends {
-			l.place(end)
-		}
-		l.place(out)
-		l.add(glue("l3af: return the verdict", asm.Return())...)
-		return
-	}
+// end emits the end of a segment, where the chain ends with a verdict, w0 or
+// one that is known, which is counted and returned. In the chain's last segment
+// the code before falls into the last part's end. At out, behind that, w0 is
+// returned as it is.
+func (f *fusion) end(l *listing, ends *chainEnds, out label) {
+	all := ends.inUse(l, f.next < 0)
+	counted := l.label()
 	cells := asm.R6
 	if f.lean {
 		cells = asm.R1
 	}
-	ended := func(i int) {
-		l.place(ends[i])
-		l.add(glue("l3af: "+f.parts[i].Name+" ended the chain", asm.Mov.Imm32(cells, int32(f.cells(i))))...)
+	ended := func(e chainEnd) {
+		l.place(e.at)
+		var ins []asm.Instruction
+		if e.known {
+			ins = append(ins, asm.Mov.Imm32(asm.R0, e.code))
+		}
+		if f.count {
+			ins = append(ins, asm.Mov.Imm32(cells, int32(f.cells(e.part))))
+		}
+		if len(ins) > 0 {
+			l.add(glue("l3af: "+f.parts[e.part].Name+" ended the chain", ins...)...)
+		}
 	}
-	// The first one lies before the counting; nothing may lead to the others.
-	first := len(ends) - 1
-	for first >= 0 && f.next >= 0 && !l.leads(ends[first]) {
-		first--
-	}
-	counted := l.label()
-	if first >= 0 {
-		ended(first)
+	// The first one lies before the counting.
+	if len(all) > 0 {
+		ended(all[0])
 		l.place(counted)
-		if f.lean {
+		switch {
+		case !f.count:
+		case f.lean:
 			l.add(glue("l3af: count the verdict and return it", asm.Mov.Reg(asm.R2, asm.R0))...)
 			l.add(asm.Call.Label(countSymbol))
-		} else {
-			// The saved context is of no use any more: its slot holds the key and, above
-			// it, the verdict. r6 holds where the program's cells begin. One register
-			// that calls preserve is enough: each costs a push and a pop per packet.
+		default:
+			// The first slot holds the key and, above it, the verdict. r6 holds where
+			// the program's cells begin. One register that calls preserve is enough:
+			// each costs a push and a pop per packet.
 			l.add(glue("l3af: count the verdict and return it", asm.StoreMem(asm.R10, verdictSlot, asm.R0, asm.Word))...)
 			f.counters.count(l)
 		}
 	}
 	l.place(out)
-	l.add(asm.Return())
-	for i := range max(first, 0) {
-		if !l.leads(ends[i]) {
-			continue
-		}
-		ended(i)
+	l.add(glue("l3af: return the verdict", asm.Return())...)
+	for _, e := range all[min(1, len(all)):] {
+		ended(e)
 		l.jump(asm.Ja.Label(""), counted)
 	}
 }
@@ -153,8 +150,8 @@ func (c layout) count(l *listing) {
 	l.jump(asm.JLT.Imm32(asm.R1, int32(c.verdicts), ""), named)
 	l.add(asm.Mov.Imm32(asm.R1, int32(c.verdicts)))
 	l.place(named)
-	l.add(asm.LSh.Imm(asm.R1, 3), asm.Add.Reg(asm.R6, asm.R1))
-	l.add(increment()...)
+	l.add(asm.LSh.Imm(asm.R1, 3), asm.Add.Reg(asm.R6, asm.R1), asm.Add.Reg(asm.R0, asm.R6))
+	l.add(increment(0)...)
 	l.place(done)
 	l.add(asm.LoadMem(asm.R0, asm.R10, verdictSlot, asm.Word))
 }
@@ -199,13 +196,17 @@ func (f *fusion) pass(l *listing, part int, at []label, next label) {
 			l.jump(asm.Ja.Label(""), next)
 			continue
 		}
-		done := l.label()
-		l.add(glue("l3af: count a verdict and go on", asm.LoadMem(asm.R6, asm.R10, -frameShift, asm.DWord))...)
+		done, first := l.label(), len(l.ins)
+		if f.context == asm.R10 { // its slot will hold the key
+			l.add(asm.LoadMem(asm.R6, asm.R10, -frameShift, asm.DWord))
+		}
 		l.add(lookup(asm.DWord)...)
-		l.add(asm.StoreMem(asm.R10, -frameShift, asm.R6, asm.DWord))
+		if f.context == asm.R10 {
+			l.add(asm.StoreMem(asm.R10, -frameShift, asm.R6, asm.DWord))
+		}
+		l.ins[first] = l.ins[first].WithSource(asm.Comment("l3af: count a verdict and go on"))
 		l.jump(asm.JEq.Imm(asm.R0, 0, ""), done)
-		l.add(asm.Mov.Imm32(asm.R6, int32(f.counters.offset(f.first+part, code))))
-		l.add(increment()...)
+		l.add(increment(f.counters.offset(f.first+part, code))...)
 		l.place(done)
 		l.jump(asm.Ja.Label(""), next)
 	}
@@ -223,14 +224,14 @@ func lookup(size asm.Size) []asm.Instruction {
 	}
 }
 
-// increment emits r0[r6]++. It need not be atomic: the cell is this CPU's own,
-// and a chain is not interrupted by itself between load and store.
-func increment() []asm.Instruction {
+// increment emits the counting in the cell at r0 and an offset, less than
+// maxCounters. It need not be atomic: the cell is this CPU's own, and a chain is
+// not interrupted by itself between load and store.
+func increment(offset int) []asm.Instruction {
 	return []asm.Instruction{
-		asm.Add.Reg(asm.R0, asm.R6),
-		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R0, int16(offset), asm.DWord),
 		asm.Add.Imm(asm.R1, 1),
-		asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
+		asm.StoreMem(asm.R0, int16(offset), asm.R1, asm.DWord),
 	}
 }
 

@@ -19,6 +19,7 @@ type fusion struct {
 	first    int // index of parts[0] in the chain
 	next     int // which entry of the chain's PROG_ARRAY goes on; -1: this is the last segment
 	lean     bool
+	context  asm.Register // holds the context all along; R10: the frame's first slot does
 	counters layout
 	count    bool
 	symbols  [][]string // of the functions of each part
@@ -32,8 +33,12 @@ func newFusion(c *composition, s segment) *fusion {
 		counters: newLayout(c.kind), count: !c.options.NoCounters,
 	}
 	taken := map[string]bool{}
+	var inlined []function
 	for i, p := range f.parts {
 		f.called = append(f.called, s.why[i] != "")
+		if !f.called[i] {
+			inlined = append(inlined, p.funcs[0])
+		}
 		symbols := make([]string, len(p.funcs))
 		for i, fn := range p.funcs {
 			symbols[i] = fmt.Sprintf("%s:%s:%d", p.Name, fn.name, i)
@@ -41,38 +46,44 @@ func newFusion(c *composition, s segment) *fusion {
 		f.symbols = append(f.symbols, symbols)
 		f.infos = append(f.infos, functionNames(p.Name, p.funcs, taken))
 	}
+	f.context = spareRegister(inlined)
 	return f
 }
 
 // fuse makes the entry function: the bodies in order, or the calls of those
 // that are called. Where a body's verdict is a constant it goes straight on, to
-// the next body or to the chain's end; else to a join behind it that looks at
-// the verdict, one comparison. Slots of the frame that a body exposes are cleared
-// before it. What ends the chain lies behind the last body, in reach of a
-// conditional jump unless near is set.
+// the next body or to the chain's end, and r0 is not even set; else to a join
+// behind it that looks at the verdict, one comparison. Slots of the frame that a
+// body exposes are cleared before it. What ends the chain lies behind the last
+// body, in reach of a conditional jump unless near is set.
 //
 // The error is a [*rangeError] when a jump does not reach.
 func (f *fusion) fuse(near bool) (*listing, error) {
 	l := &listing{}
-	ends := make([]label, len(f.parts))
-	for i := range f.parts {
-		ends[i] = l.label()
-	}
+	ends := newChainEnds(l, f.parts)
 	out := l.label() // the only exit; r0 is set
 	last := len(f.parts) - 1
 	switch {
 	case last == 0 && f.next < 0:
-	case f.lean:
-		l.add(glue("l3af: keep the context", asm.Mov.Reg(asm.R6, asm.R1))...)
+	case f.context != asm.R10:
+		l.add(glue("l3af: keep the context", asm.Mov.Reg(f.context, asm.R1))...)
 	default:
 		l.add(glue("l3af: save the context", asm.StoreMem(asm.R10, -frameShift, asm.R1, asm.DWord))...)
+	}
+	entries := make([]function, len(f.parts))
+	told := make([]bool, len(f.parts)) // it finds the context where it is kept
+	for i, p := range f.parts {
+		entries[i] = p.funcs[0]
+		if i > 0 && !f.called[i] && f.context != asm.R10 {
+			entries[i], told[i] = entries[i].findsContext(f.context)
+		}
 	}
 	var passes []func()
 	var bodies []int
 	var left slots // what the bodies so far may have left in the frame
 	for i, p := range f.parts {
 		bodies = append(bodies, len(l.ins))
-		entry := p.funcs[0]
+		entry := entries[i]
 		if !f.called[i] {
 			use := frameUseOf(entry, p.mapSize)
 			for at := range (left & use.exposed).offsets() {
@@ -83,7 +94,7 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 		if i == last && f.next < 0 {
 			if f.called[i] {
 				l.add(f.call(i))
-			} else if err := l.splice(entry, f.symbols[i], planExits(entry, ends[i], ends[i], undecided)); err != nil {
+			} else if err := l.splice(p.Name, entry, f.symbols[i], planExits(entry, ends.of[i], ends.of[i], undecided)); err != nil {
 				return nil, refuse(p.Name, "%v", err)
 			}
 			break
@@ -110,26 +121,26 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 				case j > 0:
 					return counted[j-1], true
 				}
-				return ends[i], true
+				return ends.known(l, i, code), true
 			})
 			if !ways.joined && !ways.leads(append(counted, next)...) {
 				// The program always ends the chain. The kernel refuses code that
 				// nothing leads to, so let it look at the verdict all the same.
 				ways = planExits(entry, join, next, undecided)
 			}
-			if err := l.splice(entry, f.symbols[i], ways); err != nil {
+			if err := l.splice(p.Name, entry, f.symbols[i], ways); err != nil {
 				return nil, refuse(p.Name, "%v", err)
 			}
 			joined = ways.joined
 		}
 		if joined {
 			l.place(join)
-			f.join(l, i, near, next, counted, ends[i])
+			f.join(l, i, near, next, counted, ends.of[i])
 		}
 		l.place(next)
-		if i < last {
-			l.add(glue("l3af: run "+f.parts[i+1].Name, f.context())...)
-		} else {
+		if i < last && !told[i+1] {
+			l.add(glue("l3af: run "+f.parts[i+1].Name, f.again())...)
+		} else if i == last {
 			f.goOn(l, out)
 		}
 		if f.count && len(counted) > 0 {
@@ -153,10 +164,10 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 	return l, l.link()
 }
 
-// context emits r1 = the context.
-func (f *fusion) context() asm.Instruction {
-	if f.lean {
-		return asm.Mov.Reg(asm.R1, asm.R6)
+// again emits r1 = the context.
+func (f *fusion) again() asm.Instruction {
+	if f.context != asm.R10 {
+		return asm.Mov.Reg(asm.R1, f.context)
 	}
 	return asm.LoadMem(asm.R1, asm.R10, -frameShift, asm.DWord)
 }
@@ -177,7 +188,7 @@ func (f *fusion) partAt(offset int) int {
 // goOn emits the jump to the next segment. Where that is not there the chain
 // ends, rather than that a packet passes what was to see it.
 func (f *fusion) goOn(l *listing, out label) {
-	l.add(glue("l3af: go on in the next segment", f.context())...)
+	l.add(glue("l3af: go on in the next segment", f.again())...)
 	l.add(asm.LoadMapPtr(asm.R2, 0).WithReference(SegmentsRef),
 		asm.Mov.Imm(asm.R3, int32(f.next)),
 		asm.FnTailCall.Call())
@@ -189,8 +200,7 @@ func (f *fusion) goOn(l *listing, out label) {
 		counted := l.label()
 		l.add(lookup(asm.Word)...)
 		l.jump(asm.JEq.Imm(asm.R0, 0, ""), counted)
-		l.add(asm.Mov.Imm32(asm.R6, int32(f.cells(last)+f.counters.verdicts*cellSize)))
-		l.add(increment()...)
+		l.add(increment(f.cells(last) + f.counters.verdicts*cellSize)...)
 		l.place(counted)
 	}
 	broken, _ := f.kind.Code(l3af.Aborted)

@@ -256,17 +256,13 @@ func (n *Node) DumpChain(ctx context.Context, h l3af.Hook, jited bool) (*l3af.Ch
 }
 
 // listing gives the functions of a chain. What the composer adds has comments
-// that begin with "l3af: "; the one that a program follows says so.
+// that begin with "l3af: ".
 func listing(c *chain.Chain) []l3af.FunctionCode {
-	const glue, next = "l3af: ", "l3af: run "
+	const glue = "l3af: "
 	var list []l3af.FunctionCode
 	for s, code := range c.Specs() {
 		owner := "" // whose the instruction is
-		if first := slices.IndexFunc(c.Programs, func(l chain.Linked) bool { return l.Segment == s+1 }); first >= 0 {
-			owner = c.Programs[first].Name
-		}
 		start, offset := 0, 0
-		after := "" // whose code follows the instruction
 		for i := range code.Instructions {
 			ins := &code.Instructions[i]
 			if i == 0 || ins.Symbol() != "" {
@@ -279,20 +275,14 @@ func listing(c *chain.Chain) []l3af.FunctionCode {
 				list = append(list, f)
 				start = offset
 			}
-			if after != "" {
-				owner, after = after, ""
-			}
 			f := &list[len(list)-1]
 			one := l3af.InstructionCode{Offset: offset - start, Text: instruction(ins, offset-start)}
 			if src := ins.Source(); src != nil {
 				one.Source = strings.TrimSpace(src.String())
 			}
-			if name, ok := strings.CutPrefix(one.Source, next); ok {
-				owner, after = "", name
+			if name := chain.Begins(ins); name != "" {
+				owner = name
 			} else if strings.HasPrefix(one.Source, glue) {
-				if i == 0 {
-					after = owner
-				}
 				owner = ""
 			}
 			one.Program = owner
