@@ -174,6 +174,25 @@ func Bpffs(t testing.TB) string {
 	return dir
 }
 
+// Tracefs mounts tracefs for the length of the test unless it is mounted.
+func Tracefs(t testing.TB) {
+	t.Helper()
+	Root(t)
+	const dir = "/sys/kernel/tracing"
+	var fs unix.Statfs_t
+	if unix.Statfs(dir, &fs) == nil && fs.Type == unix.TRACEFS_MAGIC {
+		return
+	}
+	if err := unix.Mount("tracefs", dir, "tracefs", 0, ""); err != nil {
+		t.Fatalf("mount tracefs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+}
+
 // Cgroup makes a cgroup (version 2) for the length of the test and returns its
 // directory.
 func Cgroup(t testing.TB) string {
