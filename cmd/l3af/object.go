@@ -68,7 +68,15 @@ func (o *objectOptions) register(f *pflag.FlagSet) {
 }
 
 // objects are those of bpftool, in the order in which abbreviations are tried.
-func objects() []object { return []object{progObject(), mapObject()} }
+func objects() []object {
+	return []object{
+		progObject(),
+		mapObject(),
+		cgroupObject(),
+		perfObject(),
+		featureObject(),
+	}
+}
 
 // newObject makes the commands of an object.
 func newObject(a *app, o object) *cobra.Command {
