@@ -5,13 +5,53 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 
 	"github.com/cilium/ebpf"
 
+	"l3af"
+	"l3af/internal/artifact"
 	"l3af/internal/chain"
+	"l3af/internal/near"
 )
+
+// Entry is one program of an object.
+type Entry struct {
+	Name string
+	// Event is the kernel event that the section of a probe names, such as
+	// tracepoint/sched/sched_switch or kprobe/do_unlinkat; "" for other programs.
+	Event string
+}
+
+// Entries lists the programs of an object of a package by name.
+func Entries(pkg *artifact.Package, object string) ([]Entry, error) {
+	b := binder{pkg: pkg}
+	if objects := pkg.Objects(); !slices.Contains(objects, object) {
+		err := fmt.Errorf("package %s has no object %q: %w", pkg.Manifest.Name, clip(object), fs.ErrNotExist)
+		if hint := near.Hint(object, objects); hint != "" {
+			err = fmt.Errorf("%w (%s)", err, hint)
+		}
+		return nil, err
+	}
+	spec, err := b.parse(object)
+	if err != nil {
+		return nil, fmt.Errorf("object %s: %w", clip(object), err)
+	}
+	var all []Entry
+	for _, name := range names(spec.Programs) {
+		e := Entry{Name: name}
+		switch p := spec.Programs[name]; p.Type {
+		case ebpf.TracePoint, ebpf.RawTracepoint, ebpf.Kprobe, ebpf.PerfEvent:
+			if e.Event, err = l3af.NormalAttach(section(p)); err != nil {
+				e.Event = section(p)
+			}
+		}
+		all = append(all, e)
+	}
+	return all, nil
+}
 
 // maxZeroes bounds the sections that take no place in the file (.bss).
 const maxZeroes = 32 << 20

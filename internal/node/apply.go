@@ -13,6 +13,7 @@ import (
 
 	"l3af"
 	"l3af/internal/artifact"
+	"l3af/internal/bind"
 	"l3af/internal/host"
 )
 
@@ -27,6 +28,43 @@ func (n *Node) Apply(ctx context.Context, s *l3af.State, by string, ifRevision i
 	return n.change(ctx, by, ifRevision, func() (*l3af.State, opener, error) {
 		return s, n.opener(ctx), nil
 	})
+}
+
+// Edit is [Node.Apply] for a state that was made of revision ifRevision by
+// changing a part of it: packages that the revision names stay what they are,
+// wherever they came from, but those that fresh reports.
+func (n *Node) Edit(ctx context.Context, s *l3af.State, by string, ifRevision int, fresh func(ref string) bool) (*l3af.Applied, error) {
+	return n.change(ctx, by, ifRevision, func() (*l3af.State, opener, error) {
+		return s, n.kept(ctx, fresh), nil
+	})
+}
+
+// Entries lists the programs of an object, with the package as an
+// [Node.Edit] would take it. errors.Is(err, fs.ErrNotExist): there is none.
+func (n *Node) Entries(ctx context.Context, ref, object string, fresh bool) ([]bind.Entry, error) {
+	pkg, err := n.kept(ctx, func(string) bool { return fresh })(ref)
+	if err != nil {
+		return nil, err
+	}
+	return bind.Entries(pkg, object)
+}
+
+// kept opens packages of the current revision as they were when it was applied.
+func (n *Node) kept(ctx context.Context, fresh func(ref string) bool) opener {
+	anew := n.opener(ctx)
+	rev := n.Current()
+	if rev == nil {
+		return anew
+	}
+	kept := n.stored(rev)
+	return func(ref string) (*artifact.Package, error) {
+		if _, ok := rev.Packages[ref]; ok && !fresh(ref) {
+			if pkg, err := kept(ref); err == nil {
+				return pkg, nil
+			}
+		}
+		return anew(ref)
+	}
 }
 
 // Rollback makes an old state the state of the node again, as a new revision

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -458,3 +459,67 @@ func TestEventsForSlowReaders(t *testing.T) {
 }
 
 var _ Kernel = (*fake.Kernel)(nil)
+
+// An edit leaves the packages alone that it does not want anew, even when
+// they are gone.
+func TestEditKeepsPackages(t *testing.T) {
+	r := newRig(t)
+	r.n.opts.Open = new(artifact.Opener).Open
+	path := filepath.Join(r.dir, "p.o")
+	install := func(name string) {
+		b, err := os.ReadFile(filepath.Join("testdata", name))
+		if err == nil {
+			err = os.WriteFile(path, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	named := func(name string) *l3af.State {
+		return &l3af.State{APIVersion: l3af.APIVersion, Chains: []l3af.Chain{{Interface: "v0", Hook: l3af.XDP, Programs: []l3af.Program{{Name: name, Package: path}}}}}
+	}
+	fresh := false
+	edit := func(name string) *l3af.Applied {
+		t.Helper()
+		a, err := r.n.Edit(context.Background(), named(name), "test", -1, func(string) bool { return fresh })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	entries := func() string {
+		t.Helper()
+		list, err := r.n.Entries(context.Background(), path, "p.o", fresh)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(list)
+	}
+	install("tiny.bpf.o")
+	edit("p")
+	was := r.n.Current().Packages
+	const tiny = "[{tiny } {tiny_probe raw_tracepoint/sched_process_exec} {tiny_tc }]"
+	if got := entries(); got != tiny {
+		t.Errorf("entries %s, want %s", got, tiny)
+	}
+	install("other.bpf.o")
+	edit("q")
+	if got := r.n.Current(); got.Number != 2 || !maps.Equal(got.Packages, was) || entries() != tiny {
+		t.Errorf("the package changed: %+v", got)
+	}
+	fresh = true
+	edit("q")
+	if got := r.n.Current(); got.Number != 3 || maps.Equal(got.Packages, was) || entries() == tiny {
+		t.Errorf("the package did not change: %+v", got)
+	}
+	fresh = false
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if a := edit("p"); !a.Changed {
+		t.Errorf("without its package: %+v", a)
+	}
+	if _, err := r.n.Entries(context.Background(), path, "none.o", false); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no such object: %v", err)
+	}
+}
