@@ -24,7 +24,7 @@ func (c *call) mapShow() error {
 	if err != nil {
 		return err
 	}
-	list, err := inspect.Maps(s)
+	list, err := inspect.Maps(s, c.inspect())
 	if err != nil {
 		return mapSelection.explain(s, err)
 	}
@@ -63,6 +63,7 @@ func printMap(w io.Writer, m *inspect.Map) {
 		}
 		fmt.Fprintf(w, "owner%s jited", not)
 	}
+	printPins(w, m.Pinned)
 	var more []string
 	if m.BTFID > 0 {
 		more = append(more, fmt.Sprintf("btf_id %d", m.BTFID))

@@ -72,6 +72,7 @@ func objects() []object {
 	return []object{
 		progObject(),
 		mapObject(),
+		linkObject(),
 		cgroupObject(),
 		perfObject(),
 		featureObject(),

@@ -25,7 +25,7 @@ func (c *call) progShow() error {
 	if err != nil {
 		return err
 	}
-	list, err := inspect.Programs(s)
+	list, err := inspect.Programs(s, c.inspect())
 	if err != nil {
 		return progSelection.explain(s, err)
 	}
@@ -73,6 +73,7 @@ func printProgram(w io.Writer, p *inspect.Program) {
 		fmt.Fprintf(w, "  memlock %dB", p.BytesMemlock)
 	}
 	printIDs(w, "  map_ids ", p.MapIDs)
+	printPins(w, p.Pinned)
 	if p.BTFID > 0 {
 		fmt.Fprintf(w, "\n\tbtf_id %d", p.BTFID)
 	}
@@ -85,6 +86,12 @@ func typeText(t inspect.TypeName) string {
 		return string(t)
 	}
 	return "type " + string(t)
+}
+
+func printPins(w io.Writer, pins []string) {
+	for _, p := range pins {
+		fmt.Fprintf(w, "\n\tpinned %s", p)
+	}
 }
 
 func printIDs(w io.Writer, before string, ids []uint32) {

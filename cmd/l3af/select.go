@@ -110,3 +110,6 @@ func (c *call) lastSelector(of selection) (s inspect.Selector, err error) {
 	}
 	return s, c.end()
 }
+
+// inspect is what else the options ask to find out.
+func (c *call) inspect() inspect.Options { return inspect.Options{Pins: c.opts.bpffs} }

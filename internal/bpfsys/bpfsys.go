@@ -96,7 +96,7 @@ type LinkInfo struct {
 	ID     uint32
 	ProgID uint32
 	_      uint32
-	Of     [96]byte
+	Of     [12]uint64
 }
 
 // Pointer is a pointer to user space as the structs of 64-bit kernels hold it.

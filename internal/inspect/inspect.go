@@ -51,6 +51,18 @@ func (s Selector) String() string {
 	return string(s.By) + " " + s.Text
 }
 
+// Options say what else to find out, which takes longer.
+type Options struct {
+	Pins bool // where objects are pinned
+}
+
+func (o Options) pins() (Pins, error) {
+	if !o.Pins {
+		return nil, nil
+	}
+	return ReadPins()
+}
+
 // OpenPrograms opens the programs that a selector means, in the order of their
 // ids. The caller closes them. Nothing found is [fs.ErrNotExist] for an id or
 // a pin, and no error otherwise.

@@ -91,7 +91,7 @@ func TestSelectPrograms(t *testing.T) {
 		{Selector{By: Pin, Text: filepath.Join(dir, "m")}, nil, errAny},
 		{Selector{By: Pin, Text: "a\x00b"}, nil, errAny},
 	} {
-		shown, err := Programs(c.s)
+		shown, err := Programs(c.s, Options{})
 		check := func(err error) {
 			if (err == nil) != (c.err == nil) || c.err == fs.ErrNotExist && !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("%s: %v, want %v", c.s, err, c.err)
@@ -118,7 +118,7 @@ func TestSelectPrograms(t *testing.T) {
 			t.Errorf("%s: opens %d, want %d", c.s, got, c.want)
 		}
 	}
-	all, err := Programs(Selector{})
+	all, err := Programs(Selector{}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestProgArrayGoes(t *testing.T) {
 		}
 		m.Close() // the program holds it; the work that empties it is queued
 		for range 3 {
-			list, err := Maps(Selector{By: Name, Text: name})
+			list, err := Maps(Selector{By: Name, Text: name}, Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,7 +168,7 @@ func TestProgArrayGoes(t *testing.T) {
 		p.Close()
 	}
 	gone := func() bool {
-		list, err := Maps(Selector{By: Name, Text: name})
+		list, err := Maps(Selector{By: Name, Text: name}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -25,14 +25,21 @@ type Map struct {
 	OwnerJITed    *bool     `json:"owner_jited,omitempty"`
 	Frozen        int       `json:"frozen"` // 1: user space cannot write it any more
 	BTFID         uint32    `json:"btf_id,omitempty"`
+	Pinned        []string  `json:"pinned,omitzero"` // as of a [Program]
 }
 
 // Maps reads the maps that a selector means, in the order of their ids. Errors
 // are those of [OpenMaps].
-func Maps(s Selector) ([]Map, error) {
+func Maps(s Selector, o Options) ([]Map, error) {
+	pins, err := o.pins()
+	if err != nil {
+		return nil, err
+	}
 	var list []Map
-	err := maps(s, unix.BPF_F_RDONLY, func(o *bpfsys.Open, info *bpfsys.MapInfo) error {
-		list = append(list, newMap(info, fdinfo(o)))
+	err = maps(s, unix.BPF_F_RDONLY, func(o *bpfsys.Open, info *bpfsys.MapInfo) error {
+		m := newMap(info, fdinfo(o))
+		m.Pinned = pins.of(bpfsys.Map, m.ID)
+		list = append(list, m)
 		return nil
 	})
 	return list, err

@@ -22,7 +22,10 @@ func (n TypeName) MarshalJSON() ([]byte, error) {
 }
 
 // Known says whether the type has a name.
-func (n TypeName) Known() bool { return n == "" || n[0] < '0' || n[0] > '9' }
+func (n TypeName) Known() bool {
+	_, err := strconv.ParseUint(string(n), 10, 64)
+	return err != nil
+}
 
 // names are those of the types 0, 1, 2 and so on.
 type names []string

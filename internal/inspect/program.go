@@ -36,6 +36,7 @@ type Program struct {
 	BytesMemlock    uint64   `json:"bytes_memlock,omitempty"`
 	MapIDs          []uint32 `json:"map_ids,omitempty"`
 	BTFID           uint32   `json:"btf_id,omitempty"`
+	Pinned          []string `json:"pinned,omitzero"` // nil: not looked for, or there are no pins at all
 
 	VerifiedInsns uint32 `json:"verified_insns,omitempty"` // instructions the verifier looked at
 }
@@ -50,10 +51,14 @@ type Device struct {
 
 // Programs reads the programs that a selector means, in the order of their ids.
 // Errors are those of [OpenPrograms].
-func Programs(s Selector) ([]Program, error) {
+func Programs(s Selector, o Options) ([]Program, error) {
+	pins, err := o.pins()
+	if err != nil {
+		return nil, err
+	}
 	var list []Program
 	boot := bootTime()
-	err := programs(s, func(o *bpfsys.Open, info *bpfsys.ProgInfo) error {
+	err = programs(s, func(o *bpfsys.Open, info *bpfsys.ProgInfo) error {
 		p := newProgram(info, boot)
 		p.Name = fullName(o, info)
 		p.BytesMemlock, _ = strconv.ParseUint(fdinfo(o)["memlock"], 10, 64)
@@ -65,6 +70,7 @@ func Programs(s Selector) ([]Program, error) {
 			}
 			p.MapIDs = ids[:min(again.NrMapIDs, info.NrMapIDs)]
 		}
+		p.Pinned = pins.of(bpfsys.Prog, p.ID)
 		list = append(list, p)
 		return nil
 	})

@@ -175,7 +175,7 @@ func (z *Zoo) Attach(t testing.TB) {
 		"zoo_tp_btf": func() (link.Link, error) {
 			return link.AttachTracing(link.TracingOptions{Program: p["zoo_tp_btf"]})
 		},
-		"zoo_perf_event": func() (link.Link, error) { return attachClock(p["zoo_perf_event"]) },
+		"zoo_perf_event": func() (link.Link, error) { return attachFaults(p["zoo_perf_event"]) },
 		"zoo_uprobe": func() (link.Link, error) {
 			return ex.Uprobe("", p["zoo_uprobe"], &link.UprobeOptions{Address: 0x2000, Cookie: 9})
 		},
@@ -210,10 +210,10 @@ func (z *Zoo) Attach(t testing.TB) {
 	}
 }
 
-// attachClock attaches to a clock of CPU 0 that never ticks during a test.
-func attachClock(p *ebpf.Program) (link.Link, error) {
+// attachFaults attaches to the page faults of CPU 0, of which a test never sees enough.
+func attachFaults(p *ebpf.Program) (link.Link, error) {
 	fd, err := unix.PerfEventOpen(&unix.PerfEventAttr{
-		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Sample: 1 << 60,
+		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_PAGE_FAULTS, Sample: 1 << 60,
 	}, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
 	if err != nil {
 		return nil, err
