@@ -143,6 +143,10 @@ func TestShowIsBpftools(t *testing.T) {
 		}
 	}
 	for name, p := range z.Programs {
+		// The number of a type is all that 7.1 has of netfilter.
+		if p.Type() == ebpf.Netfilter || name == zoo.LongName || name == "zoo_iter" {
+			continue
+		}
 		t.Run("prog/"+name, func(t *testing.T) {
 			id := fmt.Sprint(programID(t, p))
 			sameAsBpftool(t, []string{"orphaned", "verified_insns"}, "prog", "show", "id", id)

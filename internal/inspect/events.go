@@ -97,22 +97,22 @@ func (u union) text(o *bpfsys.Open, info *bpfsys.LinkInfo, pointer, length int) 
 
 // Values of enum bpf_perf_event_type.
 const (
-	perfUprobe = iota + 1
-	perfUretprobe
-	perfKprobe
-	perfKretprobe
-	perfTracepoint
-	perfEvent
+	eventUprobe = iota + 1
+	eventUretprobe
+	eventKprobe
+	eventKretprobe
+	eventTracepoint
+	eventOther
 )
 
 func newPerfLink(o *bpfsys.Open, info *bpfsys.LinkInfo) (any, error) {
 	u := union{&info.Of}
 	kind := u.u32(0)
-	if kind == perfEvent {
+	if kind == eventOther {
 		t, config := eventName(u.u32(16), u.u64(8))
 		return &EventLink{t, config, u.u64(24)}, nil
 	}
-	if kind == 0 || kind > perfEvent {
+	if kind == 0 || kind > eventOther {
 		return nil, nil
 	}
 	name, err := u.text(o, info, 8, 16)
@@ -120,10 +120,10 @@ func newPerfLink(o *bpfsys.Open, info *bpfsys.LinkInfo) (any, error) {
 		return nil, err
 	}
 	switch kind {
-	case perfUprobe, perfUretprobe:
-		return &UprobeLink{kind == perfUretprobe, name, u.u32(20), u.u64(24), u.u64(32)}, nil
-	case perfKprobe, perfKretprobe:
-		return &KprobeLink{kind == perfKretprobe, u.u64(24), name, u.u32(20), u.u64(32), u.u64(40)}, nil
+	case eventUprobe, eventUretprobe:
+		return &UprobeLink{kind == eventUretprobe, name, u.u32(20), u.u64(24), u.u64(32)}, nil
+	case eventKprobe, eventKretprobe:
+		return &KprobeLink{kind == eventKretprobe, u.u64(24), name, u.u32(20), u.u64(32), u.u64(40)}, nil
 	}
 	return &TracepointLink{name, u.u64(24)}, nil
 }
