@@ -27,9 +27,6 @@ type openMap struct {
 	m    *ebpf.Map
 	path string // "" for read-only data
 	made bool   // by this call
-	// outside: where else the map may be found that is to be adopted.
-	outside []string
-	found   bool // there, and not pinned at path
 	// aside: where a map that starts anew waits to take the place of the one
 	// pinned at path; "" for others.
 	aside string
@@ -56,19 +53,8 @@ func (k *Kernel) openMaps(load host.Load) (*mapSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	outside, err := outsidePins(load.Chain, load.Pins)
-	if err != nil {
-		return nil, err
-	}
 	for _, m := range inOrder(load.Chain) {
 		o := openMap{Map: m, want: wanted[m]}
-		if m.ByName && m.Instance == "" && !m.Tied() && !k.apart {
-			for _, p := range outside {
-				if p.Map == m {
-					o.outside = append(o.outside, p.path)
-				}
-			}
-		}
 		if m.Pinned {
 			o.path = k.mapPath(load.Target, load.Chain.ID, m)
 			if slices.Contains(load.Reset, m.Member) {
@@ -150,16 +136,6 @@ func (o *openMap) open(s *mapSet) error {
 			return err
 		}
 	}
-	for _, path := range o.outside {
-		if o.aside != "" {
-			break // it is to be another one
-		}
-		// What else may be there is told when the map is to be pinned there.
-		if m, err := adopt(path, spec); err == nil {
-			o.m, o.found = m, true
-			return nil
-		}
-	}
 	if err := s.first(o.Map, spec); err != nil {
 		return err
 	}
@@ -213,10 +189,10 @@ func (s *mapSet) write() error {
 	return nil
 }
 
-// pin pins the maps that were made or found outside.
+// pin pins the maps that were made.
 func (s *mapSet) pin() error {
 	for _, o := range s.list {
-		if !o.made && !o.found || o.path == "" {
+		if !o.made || o.path == "" {
 			continue
 		}
 		path := o.path
@@ -226,7 +202,7 @@ func (s *mapSet) pin() error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return fmt.Errorf("%s: pin: %w", title(o.Map), err)
 		}
-		if err := alsoPin(o.m, path); err != nil {
+		if err := o.m.Pin(path); err != nil {
 			return fmt.Errorf("%s: pin: %w", title(o.Map), err)
 		}
 		s.pinned = append(s.pinned, path)
