@@ -255,10 +255,8 @@ func (n *Node) DumpChain(ctx context.Context, h l3af.Hook, jited bool) (*l3af.Ch
 	return d, nil
 }
 
-// listing gives the functions of a chain. What the composer adds has comments
-// that begin with "l3af: ".
+// listing gives the functions of a chain.
 func listing(c *chain.Chain) []l3af.FunctionCode {
-	const glue = "l3af: "
 	var list []l3af.FunctionCode
 	for s, code := range c.Specs() {
 		owner := "" // whose the instruction is
@@ -280,9 +278,10 @@ func listing(c *chain.Chain) []l3af.FunctionCode {
 			if src := ins.Source(); src != nil {
 				one.Source = strings.TrimSpace(src.String())
 			}
-			if name := chain.Begins(ins); name != "" {
-				owner = name
-			} else if strings.HasPrefix(one.Source, glue) {
+			comment := chain.Comment{Offset: offset, Text: one.Source}
+			if name, line, ok := comment.Begins(); ok {
+				owner, one.Source = name, line
+			} else if comment.Ours() {
 				owner = ""
 			}
 			one.Program = owner
