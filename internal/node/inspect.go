@@ -156,13 +156,14 @@ func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) 
 }
 
 // ExplainChain says how the chain of a hook came about and what it costs: as
-// a whole, and each of its programs alone. For that they are loaded aside.
-func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook) (*l3af.ChainPlan, error) {
+// a whole, and each of its programs alone. For that they are loaded aside. It is
+// the chain of the state in force, or of s.
+func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook, s *l3af.State) (*l3af.ChainPlan, error) {
 	kernel, err := n.inspector()
 	if err != nil {
 		return nil, err
 	}
-	m, open, running, err := n.wanted(ctx, nil, h)
+	m, open, running, err := n.wanted(ctx, s, h)
 	if err != nil {
 		return nil, err
 	}
