@@ -25,7 +25,11 @@ func (c *call) progShow() error {
 	if err != nil {
 		return err
 	}
-	list, err := inspect.Programs(s, c.inspect())
+	o, err := c.inspect()
+	if err != nil {
+		return err
+	}
+	list, err := inspect.Programs(s, o)
 	if err != nil {
 		return progSelection.explain(s, err)
 	}
@@ -62,6 +66,7 @@ func printProgram(w io.Writer, p *inspect.Program) {
 	if p.BTFID > 0 {
 		fmt.Fprintf(w, "\n\tbtf_id %d", p.BTFID)
 	}
+	printPids(w, p.Pids)
 	fmt.Fprintln(w)
 }
 
@@ -96,6 +101,14 @@ func typeText(t inspect.TypeName) string {
 func printPins(w io.Writer, pins []string) {
 	for _, p := range pins {
 		fmt.Fprintf(w, "\n\tpinned %s", p)
+	}
+}
+
+func printPids(w io.Writer, pids []inspect.Holder) {
+	before := "\n\tpids "
+	for _, p := range pids {
+		fmt.Fprintf(w, "%s%s(%d)", before, p.Comm, p.PID)
+		before = ", "
 	}
 }
 
