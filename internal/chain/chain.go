@@ -94,6 +94,10 @@ type Map struct {
 	// Instance is the package instance the map is shared in; "": it is Member's
 	// alone. A map that several members share is here once, as the first's.
 	Instance string
+	Users    []string // the members that use it, Member first
+	// ByName: the object asks for it to be pinned by its name, where loaders of
+	// other objects find it (LIBBPF_PIN_BY_NAME).
+	ByName bool
 }
 
 // Linked says how one program came into the chain.

@@ -48,7 +48,7 @@ func (p *part) findMaps() error {
 
 // takeMap copies a map's spec, with the object's variables in its contents.
 func (p *part) takeMap(name string, spec *ebpf.MapSpec) (Map, error) {
-	m := Map{Member: p.Name, Name: name, Spec: spec.Copy(), Pinned: !constant(name)}
+	m := Map{Member: p.Name, Users: []string{p.Name}, Name: name, Spec: spec.Copy(), Pinned: !constant(name), ByName: spec.Pinning == ebpf.PinByName}
 	m.Ref, m.Instance = p.ref(name)
 	// Where a map is pinned is the host's affair.
 	m.Spec.Pinning = ebpf.PinNone
@@ -112,6 +112,8 @@ func gatherMaps(parts []*part, more ...Map) ([]Map, error) {
 				all = append(all, m)
 			} else if d := SameShape(all[i].Spec, m.Spec); d != "" {
 				return nil, refuse(p.Name, "map %s of instance %s is another one in %s: %s", m.Name, m.Instance, all[i].Member, d)
+			} else {
+				all[i].Users, all[i].ByName = append(slices.Clip(all[i].Users), p.Name), all[i].ByName || m.ByName
 			}
 		}
 	}

@@ -49,10 +49,15 @@ type Load struct {
 	Mode     l3af.Mode // XDP only; "" means auto
 	Chain    *chain.Chain
 	Contents []Contents
+	Pins     Pins
 	// Reset names the members whose maps start anew when their shape is not
 	// that of what is pinned; the others' are refused.
 	Reset []string
 }
+
+// Pins are the directories of bpffs where the maps of programs are pinned as
+// well, each by its name, by program.
+type Pins map[string]string
 
 // Contents is what the document wants in one map.
 type Contents struct {

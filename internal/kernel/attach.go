@@ -107,6 +107,16 @@ func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, e
 	if err := maps.pin(); err != nil {
 		return res, err
 	}
+	outside, err := k.pinOutside(t, maps, load.Chain, load.Pins)
+	defer func() {
+		if err != nil {
+			outside.undo()
+		}
+		outside.Close()
+	}()
+	if err != nil {
+		return res, err
+	}
 	if segments, err = k.pinSegments(t, progs); err != nil {
 		return res, err
 	}
@@ -240,6 +250,10 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 	defer k.mu.Unlock()
 	if keep == nil {
 		if err := k.detach(t); err != nil {
+			return err
+		}
+		// While the maps are there: whoever pins them anew meets their old pins.
+		if _, err := k.leaveOutside(t, func(string) bool { return false }); err != nil {
 			return err
 		}
 		if err := k.leave(t, nil); err != nil {

@@ -9,6 +9,7 @@
 //	DIR/hooks/[NETNS:]IFACE/KIND/maps/MEMBER/MAP   the maps of the chain's programs
 //	DIR/hooks/[NETNS:]IFACE/KIND/counters/ID       the counters of the chain ID
 //	DIR/hooks/[NETNS:]IFACE/KIND/segments/ID       the PROG_ARRAY that joins the chain's segments
+//	DIR/hooks/[NETNS:]IFACE/KIND/outside/…         links to what is pinned outside of DIR as well
 //	DIR/probes/NAME/…                              the same of a probe
 //	DIR/instances/NAME/maps/MAP                    the maps that programs of an instance share
 package kernel
@@ -35,6 +36,8 @@ type Kernel struct {
 	log  *slog.Logger
 	boot string
 	dir  *os.File // root, locked
+	// apart: maps are made anew, wherever one may be found.
+	apart bool
 
 	// mu keeps changes apart. Readers look at the kernel without it: every
 	// change leaves the pins in a state they understand.

@@ -132,6 +132,9 @@ func (k *Kernel) recover(t host.Target) error {
 	if err := k.recoverMaps(t); err != nil {
 		return err
 	}
+	if err := removePins(filepath.Join(k.outsideDir(t), freshPin)); err != nil {
+		return err
+	}
 	return k.tidySegments(t)
 }
 

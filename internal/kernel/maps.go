@@ -27,6 +27,9 @@ type openMap struct {
 	m    *ebpf.Map
 	path string // "" for read-only data
 	made bool   // by this call
+	// outside: where else the map may be found that is to be adopted.
+	outside []string
+	found   bool // there, and not pinned at path
 	// aside: where a map that starts anew waits to take the place of the one
 	// pinned at path; "" for others.
 	aside string
@@ -53,8 +56,19 @@ func (k *Kernel) openMaps(load host.Load) (*mapSet, error) {
 	if err != nil {
 		return nil, err
 	}
+	outside, err := outsidePins(load.Chain, load.Pins)
+	if err != nil {
+		return nil, err
+	}
 	for _, m := range inOrder(load.Chain) {
 		o := openMap{Map: m, want: wanted[m]}
+		if m.ByName && m.Instance == "" && !m.Tied() && !k.apart {
+			for _, p := range outside {
+				if p.Map == m {
+					o.outside = append(o.outside, p.path)
+				}
+			}
+		}
 		if m.Pinned {
 			o.path = k.mapPath(load.Target, load.Chain.ID, m)
 			if slices.Contains(load.Reset, m.Member) {
@@ -136,6 +150,16 @@ func (o *openMap) open(s *mapSet) error {
 			return err
 		}
 	}
+	for _, path := range o.outside {
+		if o.aside != "" {
+			break // it is to be another one
+		}
+		// What else may be there is told when the map is to be pinned there.
+		if m, err := adopt(path, spec); err == nil {
+			o.m, o.found = m, true
+			return nil
+		}
+	}
 	if err := s.first(o.Map, spec); err != nil {
 		return err
 	}
@@ -189,10 +213,10 @@ func (s *mapSet) write() error {
 	return nil
 }
 
-// pin pins the maps that were made.
+// pin pins the maps that were made or found outside.
 func (s *mapSet) pin() error {
 	for _, o := range s.list {
-		if !o.made || o.path == "" {
+		if !o.made && !o.found || o.path == "" {
 			continue
 		}
 		path := o.path
@@ -202,7 +226,7 @@ func (s *mapSet) pin() error {
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return fmt.Errorf("%s: pin: %w", title(o.Map), err)
 		}
-		if err := o.m.Pin(path); err != nil {
+		if err := alsoPin(o.m, path); err != nil {
 			return fmt.Errorf("%s: pin: %w", title(o.Map), err)
 		}
 		s.pinned = append(s.pinned, path)

@@ -21,7 +21,7 @@ import (
 // nowhere is a place without pins: the maps that are opened there are made
 // anew.
 func (k *Kernel) nowhere() *Kernel {
-	return &Kernel{root: filepath.Join(k.root, "nowhere"), log: k.log}
+	return &Kernel{root: filepath.Join(k.root, "nowhere"), log: k.log, apart: true}
 }
 
 // room is what a packet may grow to: the most that bpf_skb_change_tail gives

@@ -117,7 +117,7 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, prepare fu
 	if err != nil {
 		return nil, err
 	}
-	d, err := draft(s, open)
+	d, err := n.draft(s, open)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +188,7 @@ type drafted struct {
 
 // draft checks a state and composes all of it. It finds every mistake at once
 // and changes nothing.
-func draft(s *l3af.State, open opener) (*drafted, error) {
+func (n *Node) draft(s *l3af.State, open opener) (*drafted, error) {
 	if s == nil {
 		return nil, errors.New("no state")
 	}
@@ -208,7 +208,7 @@ func draft(s *l3af.State, open opener) (*drafted, error) {
 		}
 		return pkg, err
 	})
-	var mistakes []l3af.Mistake
+	mistakes := n.pinPaths(d.state)
 	for _, m := range d.made {
 		if e := (*l3af.InvalidError)(nil); errors.As(m.err, &e) {
 			mistakes = append(mistakes, e.Mistakes...)
@@ -241,7 +241,7 @@ func (n *Node) isCurrent(d *drafted) bool {
 // refuses it. It tells of a write where the document wants other contents,
 // which may turn out to be there already.
 func (n *Node) Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error) {
-	d, err := draft(s, n.opener(ctx))
+	d, err := n.draft(s, n.opener(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -269,7 +269,7 @@ func (n *Node) Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error) {
 			m := s.want.made
 			err, ok := tried[m]
 			if !ok {
-				err = n.kernel.TestLoad(host.Load{Target: s.target, Mode: m.mode(), Chain: m.full, Contents: m.contents, Reset: m.reset})
+				err = n.kernel.TestLoad(host.Load{Target: s.target, Mode: m.mode(), Chain: m.full, Contents: m.contents, Pins: m.pins(), Reset: m.reset})
 				tried[m] = err
 			}
 			step.To, step.Error = m.id, text(err)
@@ -295,7 +295,8 @@ func (n *Node) Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error) {
 				Error: fmt.Sprintf("list interfaces: %v", w.unread)})
 		} else if have.Err != nil {
 			p.Failed = append(p.Failed, l3af.Step{Verb: verbAttach, Target: w.target.String(), To: w.made.id, Error: have.Err.Error()})
-		} else if w.present && !changes[w.target] && old != nil && old.id == w.made.id && !alreadyWanted(old.contents, w.made.contents) {
+		} else if w.present && !changes[w.target] && old != nil && old.id == w.made.id &&
+			(!alreadyWanted(old.contents, w.made.contents) || !maps.Equal(old.pins(), w.made.pins())) {
 			p.Steps = append(p.Steps, l3af.Step{Verb: verbWrite, Target: w.target.String(), To: w.made.id})
 		}
 	}

@@ -2,7 +2,9 @@ package node_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -26,13 +28,14 @@ type machine struct {
 	kernel  node.Kernel
 	restart func() // the daemon's view of the kernel is made anew
 	left    func() []string
+	outside func() []string
 	entries func() int // of the map a/table at xdp/v0
 }
 
 func onFake(*testing.T) *machine {
 	k := node.NewFake()
 	return &machine{
-		kernel: k, restart: func() {}, left: k.Left,
+		kernel: k, restart: func() {}, left: k.Left, outside: k.Outside,
 		entries: func() int { return k.Entries(node.HookOf("xdp/v0"), "a", "table") },
 	}
 }
@@ -42,7 +45,7 @@ func onReal(t *testing.T) *machine {
 	testenv.Netns(t, "blue")
 	testenv.Veth(t, testenv.End{Name: "v0"}, testenv.End{Netns: "blue", Name: "v1"})
 	testenv.Veth(t, testenv.End{Name: "w0"}, testenv.End{Name: "w1"})
-	dir := filepath.Join(testenv.Bpffs(t), "l3af")
+	dir := "/sys/fs/bpf/l3af"
 	var k *kernel.Kernel
 	m := &machine{}
 	m.restart = func() {
@@ -70,6 +73,27 @@ func onReal(t *testing.T) *machine {
 			t.Fatal(err)
 		}
 		return left
+	}
+	m.outside = func() (pins []string) {
+		err := filepath.WalkDir("/sys/fs/bpf/out", func(path string, d os.DirEntry, err error) error {
+			switch {
+			case errors.Is(err, fs.ErrNotExist):
+				return nil
+			case err == nil && !d.IsDir() && filepath.Base(path) != "_rodata":
+				pins = append(pins, path)
+			case err == nil && d.IsDir():
+				// A directory holds a pin, or another.
+				entries, err := os.ReadDir(path)
+				if err != nil || len(entries) == 0 {
+					pins = append(pins, path+"/")
+				}
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pins
 	}
 	m.entries = func() int {
 		table, err := ebpf.LoadPinnedMap(filepath.Join(dir, "hooks/v0/xdp/maps/a/table"), nil)
@@ -241,6 +265,11 @@ func converged(t *testing.T, name string, n *node.Node, m *machine, want node.St
 	sameSet(t, name+": status", up, ids)
 	sameSet(t, name+": waiting", waiting, want.Waiting)
 	sameSet(t, name+": disabled", disabled, want.Disabled)
+	outside := []string{}
+	for _, path := range want.Outside {
+		outside = append(outside, "/sys/fs/bpf/out/"+path)
+	}
+	sameSet(t, name+": pinned outside", m.outside(), outside)
 	if want.Entries > 0 {
 		if got := m.entries(); got != want.Entries {
 			t.Errorf("%s: a/table has %d entries, want %d", name, got, want.Entries)

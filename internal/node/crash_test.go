@@ -322,10 +322,14 @@ func (s State) has(k string) bool {
 	return c != nil && slices.ContainsFunc(c.Programs, func(p l3af.Program) bool { return p.Name == program })
 }
 
-// sure leaves out of what the machine has the maps of disabled programs: they
-// are there if the programs ran before.
+// sure leaves out of what the machine has the maps of disabled programs, which
+// are there if the programs ran before, and whose a data section outside is:
+// of who came first.
 func (s State) sure(left []string) []string {
 	return slices.DeleteFunc(left, func(line string) bool {
+		if strings.Contains(line, " pins ") && strings.HasSuffix(line, "_data") {
+			return true
+		}
 		at, name, ok := strings.Cut(line, " map ")
 		at = strings.TrimSuffix(at, " uses")
 		for _, d := range s.disabled() {

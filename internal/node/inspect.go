@@ -59,7 +59,7 @@ func (n *Node) wanted(ctx context.Context, s *l3af.State, h l3af.Hook) (m *made,
 		}
 	} else {
 		open = n.opener(ctx).once()
-		d, err := draft(s, open)
+		d, err := n.draft(s, open)
 		if err != nil {
 			return nil, nil, "", err
 		}

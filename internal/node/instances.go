@@ -61,6 +61,7 @@ func share(all []*made) {
 			m.contents = merge(m.own, instances)
 		}
 	}
+	agree(all)
 }
 
 func (m *made) join(instances map[string]*instance) (wrong []l3af.Mistake) {

@@ -131,7 +131,7 @@ func (n *Node) Check(ctx context.Context, s *l3af.State) []l3af.Mistake {
 			all = append(all, mistakes...)
 		}
 	}
-	return all
+	return append(all, n.pinPaths(s)...)
 }
 
 // program binds a program of a chain to its package.
@@ -187,6 +187,7 @@ func (m *made) build(open opener) *made {
 		m.stays += " " + c.Programs[0].Name
 	}
 	m.keep = &keep
+	m.stays += pinsText(m.pins())
 	return m
 }
 

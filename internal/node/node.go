@@ -42,6 +42,15 @@ type Kernel interface {
 	// Read gives the values of entries of the maps of the target's chain: one, or of a per-CPU map one for each possible
 	// CPU; nil where there is no such map or entry.
 	Read(t host.Target, chain *chain.Chain, keys []host.MapKey) ([][][]byte, error)
+	// Pin makes the maps of the chain that the target runs be pinned where pins says, removes all that the target has
+	// pinned elsewhere outside of its own place, and returns how many pins it made and removed. errors.Is(err, os.ErrNotExist): a map
+	// cannot be found any more, and attaching makes it anew.
+	Pin(t host.Target, chain *chain.Chain, pins host.Pins) (int, error)
+	// PinAhead pins where pins says, and where nothing is yet, what the target has already of the maps of a chain that it
+	// is to run.
+	PinAhead(t host.Target, chain *chain.Chain, pins host.Pins) error
+	// CheckPinPath says why maps cannot be pinned below a directory; nil if they can.
+	CheckPinPath(dir string) error
 	// Detach takes the target's link away; traffic flows on without the chain. No link is no error.
 	Detach(t host.Target) error
 	// Tidy removes every pin of the target that does not belong to keep, counters excepted.

@@ -63,6 +63,7 @@ func (r *round) run() {
 	r.wants = expand(n.made, r.interfaces)
 	r.watchInterfaces()
 
+	r.pinAhead()
 	steps := plan(r.wants, attached, r.forget)
 	replaced := map[host.Target]bool{}
 	for i := range steps {
@@ -133,7 +134,7 @@ func (r *round) attach(s *step) {
 	if err == nil {
 		// The step is not cut short with the round: it ends by itself.
 		result, err = n.kernel.Attach(context.WithoutCancel(r.ctx), host.Load{
-			Target: s.target, Mode: w.made.mode(), Chain: full, Contents: w.made.contents, Reset: w.made.reset,
+			Target: s.target, Mode: w.made.mode(), Chain: full, Contents: w.made.contents, Pins: w.made.pins(), Reset: w.made.reset,
 		})
 	}
 	if err != nil {
@@ -172,6 +173,11 @@ func (r *round) keep(w *want) {
 		return
 	}
 	changed, err := n.kernel.Write(w.target, w.made.light, w.made.contents)
+	if err == nil {
+		var pinned int
+		pinned, err = n.kernel.Pin(w.target, w.made.light, w.made.pins())
+		changed += pinned
+	}
 	if err != nil && r.vanished(w.target) {
 		n.clear(w.target)
 		return
@@ -204,6 +210,10 @@ func (r *round) settle(w *want) {
 		return
 	}
 	err := r.n.totals.fold(w.target, w.made.keep)
+	if err == nil {
+		// What replaced programs had pinned outside goes as well.
+		_, err = r.n.kernel.Pin(w.target, w.made.light, w.made.pins())
+	}
 	if err == nil {
 		err = r.n.kernel.Tidy(w.target, w.made.keep)
 		if err != nil {

@@ -1,7 +1,9 @@
 package node
 
 import (
+	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -117,4 +119,78 @@ func said(steps []l3af.Step) string {
 		list = append(list, s.Verb)
 	}
 	return strings.Join(list, " ")
+}
+
+// Directories where maps cannot be pinned are mistakes, and so are programs
+// that share a map there and want other contents.
+func TestPinPathMistakes(t *testing.T) {
+	tiny, byName := testObject(t, "tiny.bpf.o"), testObject(t, "byname.bpf.o")
+	one := []l3af.MapEntry{{Key: json.Number("1"), Value: json.Number("5")}}
+	other := []l3af.MapEntry{{Key: json.Number("1"), Value: json.Number("6")}}
+	program := func(object, at string, table []l3af.MapEntry) l3af.Program {
+		p := l3af.Program{Name: "a", Package: object, Entry: "tiny_tc", Settings: l3af.Settings{PinPath: at}}
+		if table != nil {
+			p.Maps = map[string][]l3af.MapEntry{"table": table}
+		}
+		return p
+	}
+	for _, r := range []struct {
+		in, out l3af.Program
+		want    string
+	}{
+		{program(byName, "/sys/fs/bpf/a", one), program(byName, "/sys/fs/bpf/a", one), ""},
+		{program(byName, "/sys/fs/bpf/a", one), program(byName, "/sys/fs/bpf/a", nil), ""},
+		{program(byName, "/sys/fs/bpf/a", one), program(byName, "/sys/fs/bpf/b", other), ""},
+		{program(byName, "/sys/fs/bpf/a", one), program(byName, "/sys/fs/bpf/a", other),
+			"chains[1].programs[0].maps.table: is not what chains[0].programs[0] wants in the map, which they share (/sys/fs/bpf/a/table) (write the same, or leave it out)"},
+		{program(tiny, "/sys/fs/bpf/a", nil), program(tiny, "/sys/fs/bpf/b", nil), ""},
+		{program(tiny, "/tmp/a", nil), program(tiny, "/sys/fs/bpf/l3af/hooks", nil),
+			"chains[0].programs[0].pinPath: /tmp/a is not on bpffs (a directory below the mount point of bpffs, such as /sys/fs/bpf/eth0)\n" +
+				"chains[1].programs[0].pinPath: /sys/fs/bpf/l3af/hooks is inside the directory of l3afd (a directory below the mount point of bpffs, such as /sys/fs/bpf/eth0)"},
+	} {
+		rig := newRig(t)
+		s := &l3af.State{APIVersion: l3af.APIVersion, Chains: []l3af.Chain{
+			{Interface: "v0", Hook: l3af.TCIngress, Programs: []l3af.Program{r.in}},
+			{Interface: "v0", Hook: l3af.TCEgress, Programs: []l3af.Program{r.out}}}}
+		a, err := rig.n.Apply(t.Context(), s, "test", -1)
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != r.want || r.want == "" && len(a.Failed) > 0 {
+			t.Errorf("got  %s %+v\nwant %s", got, a, r.want)
+		}
+		if r.want == "" {
+			if steps := rig.reconcile(); len(steps) > 0 {
+				t.Errorf("not at rest: %+v", steps)
+			}
+			// Another map in the place is a failure of the hook that comes second.
+			clash := &l3af.State{APIVersion: l3af.APIVersion, Chains: slices.Clone(s.Chains)}
+			clash.Chains[1].Programs = []l3af.Program{program(tiny, r.in.PinPath, nil)}
+			clash.Chains[1].Programs[0].Name = "z"
+			a, err := rig.n.Apply(t.Context(), clash, "test", -1)
+			if err != nil || len(a.Failed) != 1 || !strings.Contains(a.Failed[0].Error, "pin /sys/fs/bpf/a/table: there is another map") {
+				t.Errorf("clash: %+v, %v", a, err)
+			}
+		}
+		rig.n.Close()
+	}
+}
+
+// Pins outside that somebody removes are mended.
+func TestPinRemovedOutside(t *testing.T) {
+	r := newRig(t)
+	defer func() { r.n.Close() }()
+	s := &l3af.State{APIVersion: l3af.APIVersion, Chains: []l3af.Chain{{Interface: "v0", Hook: l3af.XDP, Programs: []l3af.Program{
+		{Name: "a", Package: testObject(t, "tiny.bpf.o"), Entry: "tiny", Settings: l3af.Settings{PinPath: "/sys/fs/bpf/x"}}}}}}
+	r.apply(s)
+	want := r.k.Outside()
+	r.k.Unpin("/sys/fs/bpf/x/table")
+	if steps := r.reconcile(); said(steps) != "write" || !slices.Equal(r.k.Outside(), want) || len(want) != 2 {
+		t.Errorf("%+v, %q, want %q", steps, r.k.Outside(), want)
+	}
+	s.Chains[0].Programs[0].PinPath = ""
+	if a := r.apply(s); said(a.Steps) != "write" || len(r.k.Outside()) > 0 {
+		t.Errorf("%+v, %q", a, r.k.Outside())
+	}
 }

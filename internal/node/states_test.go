@@ -15,6 +15,8 @@ type State struct {
 	Waiting []string
 	// Disabled are the targets whose programs all are. Some keep maps.
 	Disabled []string
+	// Outside are the pins of maps below /sys/fs/bpf/out, but of read-only data.
+	Outside []string
 	// Entries are how many entries the map "table" of member a has at xdp/v0.
 	Entries int
 }
@@ -54,9 +56,13 @@ func States() []State {
 	// c is upgraded in place to a version with another map.
 	c := with(a, func(p *l3af.Program) { p.Name, p.OnMapChange = "c", l3af.ResetMapChange })
 	upgraded := with(c, func(p *l3af.Program) { p.Package = bigger })
+	found := with(a, func(p *l3af.Program) { p.Name, p.Package = "f", abs("byname.bpf.o") })
 	in1 := func(p l3af.Program) l3af.Program { return with(p, func(p *l3af.Program) { p.Instance = "one" }) }
 	off := func(p l3af.Program) l3af.Program { return with(p, func(p *l3af.Program) { p.Disabled = true }) }
 	next := l3af.Program{Name: "n", Package: abs("../../chain/testdata/corpus/l3af.bpf.o"), Entry: "l3af_xdp", Next: "next_program"}
+	pin := func(at string, p l3af.Program) l3af.Program {
+		return with(p, func(p *l3af.Program) { p.PinPath = "/sys/fs/bpf/out/" + at })
+	}
 	tc := func(p l3af.Program) l3af.Program {
 		p.Entry += "_tc"
 		return p
@@ -125,6 +131,16 @@ func States() []State {
 		{Name: "enabled", State: probe(of(at("v0", l3af.XDP, upgraded, a), at("w0", l3af.TCIngress, in1(tc(c)), tc(off(b))))),
 			Running: []string{"xdp/v0", "tc-ingress/w0", "probe/p"}},
 		{Name: "next", State: of(at("v0", l3af.XDP, next, b)), Running: v0},
+		{Name: "pinned", State: of(at("v0", l3af.XDP, pin("v0/a/1", a), b), at("w0", l3af.TCEgress, pin("v0/b", tc(c)))), Running: []string{"xdp/v0", "tc-egress/w0"},
+			Outside: []string{"v0/a/1/_data", "v0/a/1/table", "v0/b/_data", "v0/b/table"}},
+		{Name: "pinned elsewhere", State: of(at("v0", l3af.XDP, b, pin("v0/a/2", a)), at("w0", l3af.TCEgress, tc(b), pin("v0/b", tc(upgraded)))),
+			Running: []string{"xdp/v0", "tc-egress/w0"}, Outside: []string{"v0/a/2/_data", "v0/a/2/table", "v0/b/_data", "v0/b/table"}},
+		{Name: "pinned together", State: offProbe(of(at("v0", l3af.XDP, in1(pin("s", a)), b, pin("v0/b", off(c))), at("w0", l3af.TCEgress, in1(pin("s", tc(a))), tc(b)))),
+			Running: []string{"xdp/v0", "tc-egress/w0"}, Disabled: []string{"probe/p"}, Outside: []string{"s/_data", "s/table"}},
+		{Name: "pinned by name", State: of(at("v0", l3af.TCIngress, pin("n", tc(found))), at("v0", l3af.TCEgress, pin("n", tc(found)), tc(b))),
+			Running: []string{"tc-ingress/v0", "tc-egress/v0"}, Outside: []string{"n/_data", "n/table"}},
+		{Name: "pinned by one", State: of(at("v0", l3af.TCIngress, pin("m", tc(found))), at("v0", l3af.TCEgress, tc(b))),
+			Running: []string{"tc-ingress/v0", "tc-egress/v0"}, Outside: []string{"m/_data", "m/table"}},
 		{Name: "removed", State: of(at("v0", l3af.XDP, b)), Running: v0},
 		{Name: "empty again", State: of()},
 	}

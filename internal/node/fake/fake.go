@@ -37,6 +37,7 @@ type Kernel struct {
 	netns    map[string]map[string]int
 	targets  map[host.Target]*target
 	shared   map[string]*table // of instances
+	outside  map[string]*table // by path
 	watchers map[int]watcher
 }
 
@@ -52,6 +53,8 @@ type target struct {
 	uses     map[string]bool // names of shared maps
 	// aside are the maps that start anew when the chain aside.id runs.
 	aside map[string]map[string]*table
+	// outside are the paths where the target has maps pinned as well.
+	outside map[string]bool
 }
 
 type link struct {
@@ -83,7 +86,7 @@ type table struct {
 
 // New is a machine with lo and no other namespace.
 func New() *Kernel {
-	k := &Kernel{netns: map[string]map[string]int{"": {}}, targets: map[host.Target]*target{}, watchers: map[int]watcher{}, shared: map[string]*table{}}
+	k := &Kernel{netns: map[string]map[string]int{"": {}}, targets: map[host.Target]*target{}, watchers: map[int]watcher{}, shared: map[string]*table{}, outside: map[string]*table{}}
 	k.AddInterface("", "lo")
 	return k
 }
@@ -164,14 +167,14 @@ func (k *Kernel) runs(t host.Target, l *link) bool {
 
 func (k *Kernel) target(t host.Target) *target {
 	if k.targets[t] == nil {
-		k.targets[t] = &target{maps: map[string]*table{}, counters: map[string]*counter{}, uses: map[string]bool{}, aside: map[string]map[string]*table{}}
+		k.targets[t] = &target{maps: map[string]*table{}, counters: map[string]*counter{}, uses: map[string]bool{}, aside: map[string]map[string]*table{}, outside: map[string]bool{}}
 	}
 	return k.targets[t]
 }
 
 // gone removes a target of which nothing is left.
 func (k *Kernel) gone(t host.Target) {
-	if s := k.targets[t]; s != nil && s.link == nil && len(s.maps) == 0 && len(s.counters) == 0 && len(s.uses) == 0 && len(s.aside) == 0 {
+	if s := k.targets[t]; s != nil && s.link == nil && len(s.maps) == 0 && len(s.counters) == 0 && len(s.uses)+len(s.aside)+len(s.outside) == 0 {
 		delete(k.targets, t)
 	}
 }
@@ -219,6 +222,9 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 	}
 	if err := k.refused(c); err != nil {
 		return fail(fmt.Errorf("load: %w", err))
+	}
+	if _, err := k.pinOutside(t, c, load.Pins); err != nil {
+		return fail(err)
 	}
 	p := &program{chain: c.ID, segments: len(c.Specs()), counter: adopted}
 	k.mu.Lock()
@@ -361,6 +367,9 @@ func (k *Kernel) Tidy(t host.Target, keep *chain.Chain) error {
 		}
 	}
 	k.recover(t)
+	if keep == nil {
+		k.leaveOutside(t, nil)
+	}
 	k.leave(t, keep)
 	k.mu.Lock()
 	s := k.targets[t]

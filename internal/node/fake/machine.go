@@ -81,7 +81,7 @@ func (k *Kernel) Reboot() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.boot++
-	k.targets, k.shared = map[host.Target]*target{}, map[string]*table{}
+	k.targets, k.shared, k.outside = map[host.Target]*target{}, map[string]*table{}, map[string]*table{}
 }
 
 // Traffic runs n packets through every program that is attached, and calls
@@ -139,9 +139,15 @@ func (k *Kernel) Left() []string {
 		for name := range s.uses {
 			left = append(left, fmt.Sprintf("%s uses map %s", t, name))
 		}
+		for path := range s.outside {
+			left = append(left, fmt.Sprintf("%s pins %s", t, path))
+		}
 		for id := range s.aside {
 			left = append(left, fmt.Sprintf("%s maps aside for %s", t, id))
 		}
+	}
+	for path := range k.outside {
+		left = append(left, "pin "+path)
 	}
 	for name := range k.shared {
 		left = append(left, "map "+name)

@@ -44,6 +44,15 @@ func (k *Kernel) pinMap(load host.Load, m chain.Map) error {
 		k.change("use map "+name, func() { k.target(t).uses[name] = true })
 	}
 	fresh := &table{shape: shape, size: m.Spec.ValueSize, entries: map[string]string{}, patches: map[int]string{}}
+	if old == nil && m.ByName && !shared {
+		for _, path := range outsidePaths(m, load.Pins) {
+			k.mu.Lock()
+			if found := k.outside[path]; found != nil && found.shape == shape {
+				fresh = found
+			}
+			k.mu.Unlock()
+		}
+	}
 	switch {
 	case old == nil:
 		k.change("pin map "+name, func() { k.place(t, name)[name] = fresh })

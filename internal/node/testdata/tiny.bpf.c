@@ -17,6 +17,9 @@ struct {
 	__uint(max_entries, TABLE);
 	__type(key, __u32);
 	__type(value, __u64);
+#ifdef PINNING
+	__uint(pinning, PINNING);
+#endif
 } table SEC(".maps");
 
 static __always_inline __u64 look(void)
