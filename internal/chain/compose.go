@@ -45,6 +45,7 @@ func ComposeWith(kind l3af.HookKind, members []Member, o Options) (*Chain, error
 	}
 	c := &composition{kind: kind, options: o}
 	names := map[string]bool{}
+	known := looked{}
 	for _, m := range members {
 		if names[m.Name] {
 			return nil, refuse(m.Name, "the chain has two programs of this name")
@@ -57,17 +58,16 @@ func ComposeWith(kind l3af.HookKind, members []Member, o Options) (*Chain, error
 		if err != nil {
 			return nil, err
 		}
-		n, err := needsOf(p)
-		if err != nil {
+		if err := known.look(p); err != nil {
 			return nil, err
 		}
-		c.parts, c.needs = append(c.parts, p), append(c.needs, n)
+		c.parts = append(c.parts, p)
 	}
 	var err error
 	if c.frame, err = frameOf(kind, c.parts); err != nil {
 		return nil, err
 	}
-	return c.compose(newPlan(c.needs))
+	return c.compose(newPlan(c.parts))
 }
 
 // composition is what a chain is made of.
@@ -75,7 +75,6 @@ type composition struct {
 	kind    l3af.HookKind
 	options Options
 	parts   []*part
-	needs   []needs
 	frame   *ebpf.ProgramSpec // of every segment
 
 	// What was made of it.

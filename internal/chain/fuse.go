@@ -85,11 +85,10 @@ func (f *fusion) fuse(near bool) (*listing, error) {
 		bodies = append(bodies, len(l.ins))
 		entry := entries[i]
 		if !f.called[i] {
-			use := frameUseOf(entry, p.mapSize)
-			for at := range (left & use.exposed).offsets() {
+			for at := range (left & p.frame.exposed).offsets() {
 				l.add(zeroed(at - frameShift))
 			}
-			left |= use.touched
+			left |= p.frame.touched
 		}
 		if i == last && f.next < 0 {
 			if f.called[i] {
@@ -173,7 +172,7 @@ func (f *fusion) again() asm.Instruction {
 }
 
 func (f *fusion) call(i int) asm.Instruction {
-	return asm.Call.Label(f.symbols[i][0]).WithSource(asm.Comment(markCall + f.parts[i].Name))
+	return asm.Call.Label(f.symbols[i][0]).WithSource(asm.Comment("l3af: call " + f.parts[i].Name))
 }
 
 // partAt is the part whose entry function holds an offset, in raw

@@ -1,7 +1,6 @@
 package chain
 
 import (
-	"crypto/sha256"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -97,7 +96,7 @@ func (p *part) target(array, name string) (*ebpf.ProgramSpec, error) {
 
 // holdings encodes all that the maps of a part hold at first, for the ID.
 func (p *part) holdings() ([]byte, error) {
-	d := digest{sha256.New()}
+	d := newDigest()
 	held := false
 	for _, m := range p.maps {
 		for _, h := range m.Holds {
@@ -121,7 +120,7 @@ func (p *part) holdings() ([]byte, error) {
 	if !held {
 		return nil, nil
 	}
-	return d.Sum(nil), nil
+	return d.sum(), nil
 }
 
 // bindMaps makes code refer to maps by their names in the chain, and takes

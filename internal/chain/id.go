@@ -56,7 +56,7 @@ const composer = "l3af chain 2"
 // encoding that depends on nothing else. How the programs are linked, and how
 // many segments that takes, is not part of it.
 func (c *Chain) identify(parts []*part) error {
-	d := digest{sha256.New()}
+	d := newDigest()
 	d.text(composer, string(c.Kind), c.Attach)
 	d.number(int64(c.Program.Type), int64(c.Program.AttachType), int64(c.Program.Flags), int64(c.Program.KernelVersion))
 	d.text(c.Program.License)
@@ -80,13 +80,13 @@ func (c *Chain) identify(parts []*part) error {
 			return refuse(m.Member, "map %s: %v", m.Name, err)
 		}
 	}
-	c.ID = hex.EncodeToString(d.Sum(nil))[:10]
+	c.ID = hex.EncodeToString(d.sum())[:10]
 	return nil
 }
 
 // function hashes a function's instructions. Where a jump or call leads is
 // hashed by instruction and function, not in the object's way of telling it.
-func (d digest) function(f function) {
+func (d *digest) function(f function) {
 	d.number(int64(len(f.ins)))
 	for i, ins := range f.ins {
 		reference := ins.Reference()
@@ -109,23 +109,41 @@ func (d digest) function(f function) {
 
 // digest hashes values that cannot be mistaken for others: texts with their
 // length, numbers in 8 bytes.
-type digest struct{ hash.Hash }
+type digest struct {
+	hash    hash.Hash
+	waiting []byte // not hashed yet: it is cheaper in large pieces
+}
 
-func (d digest) text(values ...string) {
+func newDigest() *digest { return &digest{hash: sha256.New()} }
+
+func (d *digest) text(values ...string) {
 	for _, s := range values {
 		d.number(int64(len(s)))
-		d.Write([]byte(s))
+		d.waiting = append(d.waiting, s...)
 	}
 }
 
-func (d digest) number(values ...int64) {
+func (d *digest) number(values ...int64) {
 	for _, n := range values {
-		d.Write(binary.LittleEndian.AppendUint64(nil, uint64(n)))
+		d.waiting = binary.LittleEndian.AppendUint64(d.waiting, uint64(n))
 	}
+	if len(d.waiting) >= 4096 {
+		d.flush()
+	}
+}
+
+func (d *digest) flush() {
+	d.hash.Write(d.waiting)
+	d.waiting = d.waiting[:0]
+}
+
+func (d *digest) sum() []byte {
+	d.flush()
+	return d.hash.Sum(nil)
 }
 
 // shape hashes what a map is and what it holds at first.
-func (d digest) shape(m *ebpf.MapSpec) error {
+func (d *digest) shape(m *ebpf.MapSpec) error {
 	for depth := 0; ; depth++ {
 		d.text(m.Name)
 		d.number(int64(m.Type), int64(m.KeySize), int64(m.ValueSize), int64(m.MaxEntries),
@@ -158,7 +176,7 @@ func (d digest) shape(m *ebpf.MapSpec) error {
 }
 
 // value hashes a key or value of a map's first contents.
-func (d digest) value(v any) error {
+func (d *digest) value(v any) error {
 	switch v := v.(type) {
 	case []byte:
 		d.text(string(v))

@@ -40,7 +40,9 @@ const (
 type part struct {
 	Member
 	program *ebpf.ProgramSpec
-	codes   []int32 // of Proceed
+	needs   needs
+	frame   frameUse // of the entry function
+	codes   []int32  // of Proceed
 	funcs   []function
 	maps    []Map                        // by name
 	behind  []int32                      // verdicts behind calls of the next program that were taken out
@@ -50,6 +52,36 @@ type part struct {
 	// types is what else decides what the program does: the object's BTF, where
 	// it has CO-RE relocations, and a hash of what its maps hold at first.
 	types []byte
+}
+
+// looked is what was found out about the code of programs, which members that
+// are the same program share.
+type looked map[looksLike]looks
+
+type looksLike struct {
+	program *ebpf.ProgramSpec // of the object
+	next    string
+}
+
+type looks struct {
+	needs needs
+	frame frameUse
+}
+
+// look finds out what composing p takes.
+func (l looked) look(p *part) error {
+	as := looksLike{p.Spec.Programs[p.Entry], p.Next}
+	found, ok := l[as]
+	if !ok {
+		var err error
+		if found.needs, err = needsOf(p); err != nil {
+			return err
+		}
+		found.frame = frameUseOf(p.funcs[0], p.mapSize)
+		l[as] = found
+	}
+	p.needs, p.frame = found.needs, found.frame
+	return nil
 }
 
 // take looks a member up in its object and takes it apart. It is for programs

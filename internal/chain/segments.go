@@ -21,10 +21,10 @@ type plan struct {
 	cut  []bool   // a segment begins with it
 }
 
-func newPlan(all []needs) plan {
+func newPlan(all []*part) plan {
 	p := plan{make([]string, len(all)), make([]bool, len(all)), make([]bool, len(all))}
-	for i, n := range all {
-		p.why[i], p.deep[i] = n.why, n.deep
+	for i, of := range all {
+		p.why[i], p.deep[i] = of.needs.why, of.needs.deep
 	}
 	return p
 }
@@ -108,7 +108,7 @@ func newRoom(own int) room {
 
 // with is the room with one more part.
 func (r room) with(c *composition, p plan, i int) room {
-	n, part := c.needs[i], c.parts[i]
+	n, part := c.parts[i].needs, c.parts[i]
 	was := r.maps
 	r.maps = make(map[string]bool, len(was)+len(part.maps))
 	for name := range was {
