@@ -36,11 +36,21 @@ type Bound struct {
 	Priority *int
 }
 
+// Program is [Objects.Program] for one program alone.
+func Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Program, path string) (*Bound, []l3af.Mistake) {
+	return new(Objects).Program(pkg, kind, p, path)
+}
+
+// Probe is [Objects.Probe] for one probe alone.
+func Probe(pkg *artifact.Package, p l3af.Probe, path string) (*Bound, []l3af.Mistake) {
+	return new(Objects).Probe(pkg, p, path)
+}
+
 // Program binds a program of a chain. path is its place in the document, such
 // as chains[1].programs[0]; the mistakes are in its package, entry, proceed,
 // config, maps and monitor. Bound is nil when there are mistakes.
-func Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Program, path string) (*Bound, []l3af.Mistake) {
-	b := binder{pkg: pkg, path: path, kind: kind}
+func (o *Objects) Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Program, path string) (*Bound, []l3af.Mistake) {
+	b := binder{objects: o, pkg: pkg, path: path, kind: kind}
 	if !slices.Contains(l3af.HookKinds(), kind) {
 		b.fail("", "", "unknown hook %q", kind)
 		return nil, b.mistakes
@@ -63,8 +73,8 @@ func Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Program, path str
 
 // Probe binds a probe. path is its place in the document, such as probes[0].
 // Bound is nil when there are mistakes.
-func Probe(pkg *artifact.Package, p l3af.Probe, path string) (*Bound, []l3af.Mistake) {
-	b := binder{pkg: pkg, path: path}
+func (o *Objects) Probe(pkg *artifact.Package, p l3af.Probe, path string) (*Bound, []l3af.Mistake) {
+	b := binder{objects: o, pkg: pkg, path: path}
 	attach, err := l3af.NormalAttach(p.Attach)
 	if err != nil {
 		b.fail(".attach", "", "%v", err)
@@ -82,6 +92,7 @@ func Probe(pkg *artifact.Package, p l3af.Probe, path string) (*Bound, []l3af.Mis
 }
 
 type binder struct {
+	objects  *Objects
 	pkg      *artifact.Package
 	path     string
 	kind     l3af.HookKind // "" for a probe
@@ -285,7 +296,7 @@ func (b *binder) holder(entry string) string {
 	var holders, better, all []string
 	var damage error
 	for _, name := range objects {
-		spec, err := b.parse(name)
+		spec, err := b.objects.open(b.pkg, name)
 		if err != nil {
 			damage = cmp.Or(damage, fmt.Errorf("object %s: %w", clip(name), err))
 			continue

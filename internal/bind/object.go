@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 
@@ -27,7 +28,6 @@ type Entry struct {
 
 // Entries lists the programs of an object of a package by name.
 func Entries(pkg *artifact.Package, object string) ([]Entry, error) {
-	b := binder{pkg: pkg}
 	if objects := pkg.Objects(); !slices.Contains(objects, object) {
 		err := fmt.Errorf("package %s has no object %q: %w", pkg.Manifest.Name, clip(object), fs.ErrNotExist)
 		if hint := near.Hint(object, objects); hint != "" {
@@ -35,7 +35,7 @@ func Entries(pkg *artifact.Package, object string) ([]Entry, error) {
 		}
 		return nil, err
 	}
-	spec, err := b.parse(object)
+	spec, err := new(Objects).open(pkg, object)
 	if err != nil {
 		return nil, fmt.Errorf("object %s: %w", clip(object), err)
 	}
@@ -56,22 +56,52 @@ func Entries(pkg *artifact.Package, object string) ([]Entry, error) {
 // maxZeroes bounds the sections that take no place in the file (.bss).
 const maxZeroes = 32 << 20
 
+// Objects binds programs and parses each object of a package once, however
+// many programs come from it. It may be used from several goroutines; the zero
+// value is ready.
+type Objects struct{ known sync.Map } // of objectKey to func() (*ebpf.CollectionSpec, error)
+
+type objectKey struct {
+	pkg  *artifact.Package
+	name string
+}
+
+// open gives an object of a package, whose globals may be set.
+func (o *Objects) open(pkg *artifact.Package, name string) (*ebpf.CollectionSpec, error) {
+	once, _ := o.known.LoadOrStore(objectKey{pkg, name}, sync.OnceValues(func() (*ebpf.CollectionSpec, error) {
+		text, err := pkg.Object(name)
+		if err != nil {
+			return nil, err
+		}
+		return parse(text)
+	}))
+	spec, err := once.(func() (*ebpf.CollectionSpec, error))()
+	if err != nil {
+		return nil, err
+	}
+	return own(spec), nil
+}
+
+// own copies of an object what its user changes, the values of globals. The
+// rest is shared.
+func own(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
+	c := *spec
+	c.Variables = make(map[string]*ebpf.VariableSpec, len(spec.Variables))
+	for name, v := range spec.Variables {
+		mine := *v
+		c.Variables[name] = &mine
+	}
+	return &c
+}
+
 // load reads an object of the package.
 func (b *binder) load(name string) bool {
 	var err error
-	if b.spec, err = b.parse(name); err != nil {
+	if b.spec, err = b.objects.open(b.pkg, name); err != nil {
 		b.fail(".package", "", "object %s: %v", clip(name), err)
 		return false
 	}
 	return true
-}
-
-func (b *binder) parse(name string) (*ebpf.CollectionSpec, error) {
-	text, err := b.pkg.Object(name)
-	if err != nil {
-		return nil, err
-	}
-	return parse(text)
 }
 
 // parse reads an ELF object that anybody may have made.

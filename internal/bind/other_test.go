@@ -101,7 +101,7 @@ func TestHeldProgramsAreUsed(t *testing.T) {
 		}
 	}
 	// Of the tail-called programs alone, second uses less than first holds.
-	x := binder{pkg: pkg, kind: l3af.XDP}
+	x := binder{objects: new(Objects), pkg: pkg, kind: l3af.XDP}
 	if !x.load(pkg.Objects()[0]) {
 		t.Fatal(x.mistakes)
 	}
