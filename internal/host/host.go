@@ -3,6 +3,9 @@
 package host
 
 import (
+	"context"
+	"errors"
+
 	"l3af"
 	"l3af/internal/chain"
 )
@@ -96,6 +99,19 @@ type Patch struct {
 	Variable string
 	Default  bool // as Contents.Default
 }
+
+// Prepared is a load whose maps are open and whose program is verified. Nobody
+// sees anything of it until it is attached.
+type Prepared interface {
+	// Attach makes the target run it, once. The error is [ErrStale] when what it
+	// was prepared for has changed; nothing has happened then.
+	Attach(ctx context.Context) (Result, error)
+	Close()
+}
+
+// ErrStale says that maps were pinned or unpinned since a load was prepared
+// that it was to adopt or to make.
+var ErrStale = errors.New("other maps are pinned now than when the chain was prepared")
 
 // Result says what an attach became.
 type Result struct {

@@ -29,13 +29,102 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := ctx.Err(); err != nil {
+	if err := k.recover(load.Target); err != nil {
 		return host.Result{}, err
 	}
+	p, err := k.prepare(ctx, load)
+	if err != nil {
+		return host.Result{}, err
+	}
+	defer p.Close()
+	return p.attach(ctx)
+}
+
+// Prepare does all of an attach that takes long and that nobody sees: it opens
+// the maps, and loads and verifies the program. It may run for several targets
+// at a time. Errors are those of [Kernel.Attach].
+func (k *Kernel) Prepare(ctx context.Context, load host.Load) (host.Prepared, error) {
+	if err := check(load); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	err := k.recover(load.Target)
+	k.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	p, err := k.prepare(ctx, load)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// prepared is a load that has only to be switched to.
+type prepared struct {
+	k     *Kernel
+	load  host.Load
+	maps  *mapSet
+	progs *programs
+	index int // of the device it is offloaded to, else 0
+}
+
+func (p *prepared) Close() {
+	p.maps.Close()
+	p.progs.Close()
+}
+
+func (k *Kernel) prepare(ctx context.Context, load host.Load) (p *prepared, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	defer k.loaded()
-	var res host.Result
-	err := within(load.Target.Hook.Netns, func() (err error) {
-		res, err = k.attach(ctx, load)
+	err = within(load.Target.Hook.Netns, func() error {
+		p, err = k.prepareHere(ctx, load)
+		return err
+	})
+	return p, err
+}
+
+// prepareHere is prepare on a thread that is in the hook's namespace.
+func (k *Kernel) prepareHere(ctx context.Context, load host.Load) (_ *prepared, err error) {
+	p := &prepared{k: k, load: load}
+	var dev *device
+	if load.Target.Probe == "" {
+		if dev, err = findDevice(load.Target.Hook.Interface); err != nil {
+			return nil, err
+		}
+	}
+	if load.Mode == l3af.Offload {
+		p.index = dev.index
+	}
+	if p.maps, err = k.openMaps(load); err != nil {
+		return nil, err
+	}
+	if p.progs, err = k.loadPrograms(ctx, load, p.maps, p.index); err != nil {
+		p.maps.Close()
+		if load.Mode == l3af.Offload {
+			err = fmt.Errorf("offload: the kernel refuses the program for %s (%s must be able to run it; the modes native and generic run it on the CPU): %w",
+				dev.name, dev.driver(), err)
+		}
+		return nil, err
+	}
+	return p, nil
+}
+
+// Attach implements [host.Prepared].
+func (p *prepared) Attach(ctx context.Context) (host.Result, error) {
+	p.k.mu.Lock()
+	defer p.k.mu.Unlock()
+	return p.attach(ctx)
+}
+
+func (p *prepared) attach(ctx context.Context) (res host.Result, err error) {
+	if err := ctx.Err(); err != nil {
+		return res, err
+	}
+	err = within(p.load.Target.Hook.Netns, func() error {
+		res, err = p.attachHere()
 		return err
 	})
 	if err != nil {
@@ -44,7 +133,9 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 	return res, nil
 }
 
-func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, err error) {
+// attachHere is attach on a thread that is in the hook's namespace.
+func (p *prepared) attachHere() (res host.Result, err error) {
+	k, load, maps, progs := p.k, p.load, p.maps, p.progs
 	t := load.Target
 	if err := k.recover(t); err != nil {
 		return res, err
@@ -55,30 +146,12 @@ func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, e
 			return res, err
 		}
 	}
-	maps, err := k.openMaps(load)
-	if err != nil {
-		return res, err
+	if maps.stale() || p.index != 0 && p.index != dev.index {
+		return res, host.ErrStale
 	}
-	defer maps.Close()
-
-	mode, offloadTo := load.Mode, 0
+	mode := load.Mode
 	if mode == "" {
 		mode = l3af.Auto
-	}
-	if mode == l3af.Offload {
-		offloadTo = dev.index
-	}
-	progs, err := k.loadPrograms(ctx, load, maps, offloadTo)
-	if err != nil {
-		if mode == l3af.Offload {
-			err = fmt.Errorf("offload: the kernel refuses the program for %s (%s must be able to run it; the modes native and generic run it on the CPU): %w",
-				dev.name, dev.driver(), err)
-		}
-		return res, err
-	}
-	defer progs.Close()
-	if err := ctx.Err(); err != nil {
-		return res, err
 	}
 
 	// From here on others see what we do.
@@ -126,6 +199,7 @@ func (k *Kernel) attach(ctx context.Context, load host.Load) (res host.Result, e
 		res, err = k.attachHook(t, dev, mode, progs.list[0])
 		err = explainRange(load.Chain, err)
 	}
+	k.switched.Add(1)
 	if err != nil {
 		return res, err
 	}

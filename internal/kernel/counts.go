@@ -35,7 +35,7 @@ func (k *Kernel) Counts(t host.Target, final bool) ([]host.Counts, error) {
 			return nil, err
 		}
 		if slices.ContainsFunc(names, func(name string) bool { return name != escape(running) }) {
-			waitForPrograms()
+			k.quiesce()
 		}
 	}
 	var list []host.Counts
@@ -146,6 +146,15 @@ func (k *Kernel) DropCounts(t host.Target, id string) error {
 	}
 	k.pruneTarget(t)
 	return nil
+}
+
+// quiesce returns when nothing runs a program any more that was replaced
+// before. It waits at most once for any number of changes that are done.
+func (k *Kernel) quiesce() {
+	if now := k.switched.Load(); now != k.quiet.Load() {
+		waitForPrograms()
+		k.quiet.Store(now)
+	}
 }
 
 // waitForPrograms returns when every program that was replaced before has

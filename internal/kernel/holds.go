@@ -132,7 +132,7 @@ func (k *Kernel) tidyTied(t host.Target, keep string) error {
 			continue
 		}
 		if !waited {
-			waitForPrograms()
+			k.quiesce()
 			waited = true
 		}
 		if err := removePins(filepath.Join(dir, id)); err != nil {

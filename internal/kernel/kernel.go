@@ -22,6 +22,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,11 @@ type Kernel struct {
 	// mu keeps changes apart. Readers look at the kernel without it: every
 	// change leaves the pins in a state they understand.
 	mu sync.Mutex
+
+	// switched counts changes of links; quiet is what it was when the last wait
+	// began after which nothing ran what was replaced before. See quiesce.
+	switched atomic.Int64
+	quiet    atomic.Int64
 
 	// narrowed tells how chains were composed that exceeded a limit of the
 	// verifier, by ID.
@@ -79,6 +85,7 @@ func New(bpffs string, log *slog.Logger) (*Kernel, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", k.root, err)
 	}
+	k.switched.Store(1) // by who was here before
 	k.idle = time.AfterFunc(time.Hour, debug.FreeOSMemory)
 	k.idle.Stop()
 	targets, err := k.targets()

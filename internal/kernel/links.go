@@ -179,6 +179,7 @@ func (k *Kernel) unlink(path string) error {
 			k.log.Debug("detach link", "path", path, "error", err)
 		}
 		defer l.Close()
+		k.switched.Add(1)
 	}
 	return removePins(path)
 }

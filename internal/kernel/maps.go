@@ -30,6 +30,8 @@ type openMap struct {
 	// outside: where else the map may be found that is to be adopted.
 	outside []string
 	found   bool // there, and not pinned at path
+	// pins are what was at path and outside before it was opened; nil: nothing.
+	pins []os.FileInfo
 	// aside: where a map that starts anew waits to take the place of the one
 	// pinned at path; "" for others.
 	aside string
@@ -136,6 +138,7 @@ func (o *openMap) open(s *mapSet) error {
 	}
 	spec := o.Spec.Copy()
 	spec.Pinning = ebpf.PinNone // where maps are pinned is our business
+	o.pins = o.look()
 	if o.path != "" {
 		m, err := adopt(o.path, spec)
 		changed := (*changedError)(nil)
@@ -179,22 +182,55 @@ func (o *openMap) open(s *mapSet) error {
 
 // freeze makes read-only data constant, so that the verifier knows its values.
 func freeze(m *ebpf.Map) error {
-	info, err := m.Info()
-	if err != nil {
-		return err
-	}
-	if info.Frozen() || m.Flags()&unix.BPF_F_RDONLY_PROG == 0 {
+	if m.Flags()&unix.BPF_F_RDONLY_PROG == 0 {
 		return nil
 	}
-	return m.Freeze()
+	// EPERM: it is frozen, and so cannot be written (map_freeze in
+	// kernel/bpf/syscall.c).
+	if err := m.Freeze(); err != nil && !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	return nil
+}
+
+// look tells what is where the map may be pinned.
+func (o *openMap) look() []os.FileInfo {
+	pins := make([]os.FileInfo, 0, 1+len(o.outside))
+	for _, path := range append([]string{o.path}, o.outside...) {
+		var pin os.FileInfo
+		if path != "" {
+			pin, _ = os.Lstat(path)
+		}
+		pins = append(pins, pin)
+	}
+	return pins
+}
+
+// stale reports whether other maps are pinned by now than the open ones.
+func (s *mapSet) stale() bool {
+	return slices.ContainsFunc(s.list, func(o openMap) bool {
+		return !slices.EqualFunc(o.pins, o.look(), func(was, is os.FileInfo) bool {
+			return was == nil && is == nil || was != nil && is != nil && os.SameFile(was, is)
+		})
+	})
 }
 
 // bind makes the instructions refer to the maps. A map that no instruction
 // refers to is no error: its pin keeps it.
 func (s *mapSet) bind(insns asm.Instructions) error {
-	for _, o := range s.list {
-		if err := insns.AssociateMap(o.Ref, o.m); err != nil && !errors.Is(err, asm.ErrUnreferencedSymbol) {
-			return fmt.Errorf("%s: %w", title(o.Map), err)
+	open := make(map[string]*openMap, len(s.list))
+	for i := range s.list {
+		open[s.list[i].Ref] = &s.list[i]
+	}
+	for i := range insns {
+		ins := &insns[i]
+		if !ins.IsLoadFromMap() {
+			continue
+		}
+		if o := open[ins.Reference()]; o != nil {
+			if err := ins.AssociateMap(o.m); err != nil {
+				return fmt.Errorf("%s: %w", title(o.Map), err)
+			}
 		}
 	}
 	return nil

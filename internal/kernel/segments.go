@@ -88,7 +88,7 @@ func (k *Kernel) tidySegments(t host.Target) error {
 		}
 	}
 	if len(unused) > 0 {
-		waitForPrograms()
+		k.quiesce()
 	}
 	for _, path := range unused {
 		if err := removePins(path); err != nil {
