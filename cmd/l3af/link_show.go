@@ -23,11 +23,7 @@ func (c *call) linkShow() error {
 	if err != nil {
 		return err
 	}
-	o, err := c.inspect()
-	if err != nil {
-		return err
-	}
-	list, err := inspect.Links(s, o)
+	list, err := inspect.Links(s, c.inspect())
 	if err != nil {
 		return linkSelection.explain(s, err)
 	}
@@ -51,7 +47,6 @@ func printLink(w io.Writer, l *inspect.Link) {
 	}
 	printLinkOf(w, l.Of)
 	printPins(w, l.Pinned)
-	printPids(w, l.Pids)
 	fmt.Fprintln(w)
 }
 

@@ -24,11 +24,7 @@ func (c *call) mapShow() error {
 	if err != nil {
 		return err
 	}
-	o, err := c.inspect()
-	if err != nil {
-		return err
-	}
-	list, err := inspect.Maps(s, o)
+	list, err := inspect.Maps(s, c.inspect())
 	if err != nil {
 		return mapSelection.explain(s, err)
 	}
@@ -78,6 +74,5 @@ func printMap(w io.Writer, m *inspect.Map) {
 	if len(more) > 0 {
 		fmt.Fprint(w, "\n\t"+strings.Join(more, "  "))
 	}
-	printPids(w, m.Pids)
 	fmt.Fprintln(w)
 }

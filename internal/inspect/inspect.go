@@ -53,8 +53,7 @@ func (s Selector) String() string {
 
 // Options say what else to find out, which takes longer.
 type Options struct {
-	Pins    bool     // where objects are pinned
-	Holders *Holders // who holds them, when it was asked
+	Pins bool // where objects are pinned
 }
 
 func (o Options) pins() (Pins, error) {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"l3af"
@@ -201,9 +202,12 @@ func (n *Node) draft(s *l3af.State, open opener) (*drafted, error) {
 	if d.state, err = l3af.ParseState(tree); err != nil {
 		return nil, err
 	}
+	var mu sync.Mutex
 	d.made = build(d.state, func(ref string) (*artifact.Package, error) {
 		pkg, err := open(ref)
 		if err == nil {
+			mu.Lock()
+			defer mu.Unlock()
 			d.packages[ref], d.digests[ref] = pkg, pkg.Digest
 		}
 		return pkg, err
@@ -257,7 +261,7 @@ func (n *Node) Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error) {
 	wants := expand(d.made, n.interfaces())
 	steps := plan(wants, attached, func(host.Target) bool { return false })
 	p := &l3af.Applied{Revision: n.revs.latest, Changed: !n.isCurrent(d), Steps: []l3af.Step{}}
-	tried := map[*made]error{}
+	tried := n.try(steps)
 	changes := map[host.Target]bool{}
 	for _, s := range steps {
 		if s.verb == verbDetach && !s.remove && s.from == "" {
@@ -267,12 +271,7 @@ func (n *Node) Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error) {
 		if s.want != nil {
 			changes[s.target] = true
 			m := s.want.made
-			err, ok := tried[m]
-			if !ok {
-				err = n.kernel.TestLoad(host.Load{Target: s.target, Mode: m.mode(), Chain: m.full, Contents: m.contents, Pins: m.pins(), Reset: m.reset})
-				tried[m] = err
-			}
-			step.To, step.Error = m.id, text(err)
+			step.To, step.Error = m.id, text(tried[m])
 			p.Tried = append(p.Tried, l3af.Tried{Target: step.Target, ID: m.id, Programs: m.programs()})
 		}
 		p.Steps = append(p.Steps, step)
@@ -301,6 +300,36 @@ func (n *Node) Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error) {
 		}
 	}
 	return p, nil
+}
+
+// try loads what the steps would, each chain of the document at the first of
+// its targets, and tells why the kernel refuses it.
+func (n *Node) try(steps []step) map[*made]error {
+	tried := map[*made]error{}
+	var first []*step
+	for i := range steps {
+		if s := &steps[i]; s.want != nil {
+			if _, again := tried[s.want.made]; !again {
+				tried[s.want.made] = nil
+				first = append(first, s)
+				s.want.made.built.loads.Add(1)
+			}
+		}
+	}
+	refused := make([]error, len(first))
+	parallel(len(first), func(i int) {
+		m := first[i].want.made
+		defer m.built.loaded()
+		load, err := m.load(nil, first[i].target)
+		if err == nil {
+			err = n.kernel.TestLoad(load)
+		}
+		refused[i] = err
+	})
+	for i, s := range first {
+		tried[s.want.made] = refused[i]
+	}
+	return tried
 }
 
 // alreadyWanted reports whether the contents of every map were wanted before.

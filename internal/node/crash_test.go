@@ -287,6 +287,9 @@ func TestCrashEverywhere(t *testing.T) {
 			if len(s.Errors) > 0 {
 				t.Errorf("%s: %q", name, s.Errors)
 			}
+			if n := r.k.Held(); n != 0 {
+				t.Errorf("%s: %d prepared loads are left", name, n)
+			}
 			r.n.Close()
 			if t.Failed() {
 				t.Fatalf("points: %q", r.seen)

@@ -12,7 +12,6 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"l3af"
-	"l3af/internal/bind"
 	"l3af/internal/chain"
 	"l3af/internal/host"
 )
@@ -40,7 +39,7 @@ func (n *Node) inspector() (Inspector, error) {
 
 // wanted composes the chain that a document wants at a hook; s nil: the state
 // in force. running is the ID of the chain that the hook runs, "" for none.
-func (n *Node) wanted(ctx context.Context, s *l3af.State, h l3af.Hook) (m *made, open opener, running string, err error) {
+func (n *Node) wanted(ctx context.Context, s *l3af.State, h l3af.Hook) (m *made, c *composer, running string, err error) {
 	if s == nil {
 		n.view.RLock()
 		rev := n.revs.current
@@ -48,23 +47,23 @@ func (n *Node) wanted(ctx context.Context, s *l3af.State, h l3af.Hook) (m *made,
 		if rev == nil {
 			return nil, nil, "", fmt.Errorf("chain %s: nothing was applied: %w", h, l3af.ErrNotFound)
 		}
-		c, path := named(&rev.State, h)
-		if c == nil {
+		doc, path := named(&rev.State, h)
+		if doc == nil {
 			return nil, nil, "", fmt.Errorf("chain %s: %w", h, l3af.ErrNotFound)
 		}
-		open = n.stored(rev).once()
-		m = (&made{path: path, chain: c}).build(open)
+		c = newComposer(n.stored(rev))
+		m = (&made{path: path, chain: doc}).build(c)
 		if m.err != nil {
 			return nil, nil, "", m.err
 		}
 	} else {
-		open = n.opener(ctx).once()
-		d, err := n.draft(s, open)
+		c = newComposer(n.opener(ctx))
+		d, err := n.draft(s, c.open)
 		if err != nil {
 			return nil, nil, "", err
 		}
-		c, path := named(d.state, h)
-		if c == nil {
+		doc, path := named(d.state, h)
+		if doc == nil {
 			return nil, nil, "", &l3af.InvalidError{Mistakes: []l3af.Mistake{{
 				Path: "chains", Message: fmt.Sprintf("no chain is for %s", h), Hint: "the hook must be one that the document names",
 			}}}
@@ -83,7 +82,7 @@ func (n *Node) wanted(ctx context.Context, s *l3af.State, h l3af.Hook) (m *made,
 			running = a.ID
 		}
 	}
-	return m, open, running, nil
+	return m, c, running, nil
 }
 
 // named finds what a document says of a hook: an exact name wins over globs,
@@ -104,10 +103,6 @@ func named(s *l3af.State, h l3af.Hook) (found *l3af.Chain, path string) {
 	return found, path
 }
 
-func (m *made) load(h l3af.Hook) host.Load {
-	return host.Load{Target: host.Target{Hook: h}, Mode: m.mode(), Chain: m.full, Contents: m.contents}
-}
-
 // RunChain runs packets through a copy of the chain of a hook: that of the
 // state in force, or of req.State. Nothing at the hook changes.
 func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) (*l3af.ChainRun, error) {
@@ -115,11 +110,15 @@ func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) 
 	if err != nil {
 		return nil, err
 	}
-	m, _, running, err := n.wanted(ctx, req.State, h)
+	m, c, running, err := n.wanted(ctx, req.State, h)
 	if err != nil {
 		return nil, err
 	}
-	ran, err := kernel.Run(ctx, m.load(h), host.Run{Packets: req.Packets, LiveMaps: req.LiveMaps})
+	load, err := m.load(c, host.Target{Hook: h})
+	if err != nil {
+		return nil, err
+	}
+	ran, err := kernel.Run(ctx, load, host.Run{Packets: req.Packets, LiveMaps: req.LiveMaps})
 	if rejected := (*ebpf.VerifierError)(nil); errors.As(err, &rejected) {
 		return nil, &l3af.InvalidError{Mistakes: []l3af.Mistake{{Path: m.path, Message: "the kernel refuses the chain: " + err.Error()}}}
 	}
@@ -138,7 +137,7 @@ func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) 
 			r.Packets[i] = l3af.PacketRun{Error: p.Err.Error(), Length: len(req.Packets[i])}
 			continue
 		}
-		one := l3af.PacketRun{Verdict: h.Kind.Verdict(p.Code), Code: p.Code, Program: m.full.Programs[p.Program].Name, Length: len(p.Data)}
+		one := l3af.PacketRun{Verdict: h.Kind.Verdict(p.Code), Code: p.Code, Program: m.light.Programs[p.Program].Name, Length: len(p.Data)}
 		if string(p.Data) != string(req.Packets[i]) {
 			one.Data = p.Data
 		}
@@ -146,7 +145,7 @@ func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) 
 	}
 	docs := m.running()
 	for i, c := range ran.Counts {
-		p := l3af.ProgramStatus{Name: c.Name, Package: docs[i].Package, Linkage: m.full.Programs[i].Linkage, Packets: c.Packets, Verdicts: c.Verdicts}
+		p := l3af.ProgramStatus{Name: c.Name, Package: docs[i].Package, Linkage: m.light.Programs[i].Linkage, Packets: c.Packets, Verdicts: c.Verdicts}
 		if p.Verdicts == nil {
 			p.Verdicts = map[l3af.Verdict]uint64{}
 		}
@@ -156,14 +155,17 @@ func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) 
 }
 
 // ExplainChain says how the chain of a hook came about and what it costs: as
-// a whole, and each of its programs alone. For that they are loaded aside. It is
-// the chain of the state in force, or of s.
-func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook, s *l3af.State) (*l3af.ChainPlan, error) {
+// a whole, and each of its programs alone. For that they are loaded aside.
+func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook) (*l3af.ChainPlan, error) {
 	kernel, err := n.inspector()
 	if err != nil {
 		return nil, err
 	}
-	m, open, running, err := n.wanted(ctx, s, h)
+	m, c, running, err := n.wanted(ctx, nil, h)
+	if err != nil {
+		return nil, err
+	}
+	load, err := m.load(c, host.Target{Hook: h})
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +173,7 @@ func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook, s *l3af.State) (*l
 		Interface: h.Interface, Netns: h.Netns, Hook: h.Kind, ID: m.id, Running: running, Programs: []l3af.ProgramPlan{},
 	}
 	var whole *chain.Chain
-	x.Cost, whole = costOf(kernel, m.load(h))
+	x.Cost, whole = costOf(kernel, load)
 	x.Segments = len(whole.Specs())
 	for i, doc := range m.running() {
 		if err := ctx.Err(); err != nil {
@@ -182,19 +184,15 @@ func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook, s *l3af.State) (*l
 			Name: doc.Name, Package: doc.Package, Proceed: linked.Proceed,
 			Linkage: linked.Linkage, Segment: linked.Segment, Why: linked.Why, Maps: []l3af.MapPlan{},
 		}
-		for j := range m.full.Maps {
-			if c := &m.full.Maps[j]; c.Member == doc.Name {
+		for j := range m.light.Maps {
+			if of := &m.light.Maps[j]; of.Member == doc.Name {
 				p.Maps = append(p.Maps, l3af.MapPlan{
-					Name: c.Name, Type: c.Spec.Type.String(), KeySize: c.Spec.KeySize, ValueSize: c.Spec.ValueSize,
-					MaxEntries: c.Spec.MaxEntries, Pinned: c.Pinned,
+					Name: of.Name, Type: of.Spec.Type.String(), KeySize: of.Spec.KeySize, ValueSize: of.Spec.ValueSize,
+					MaxEntries: of.Spec.MaxEntries, Pinned: of.Pinned,
 				})
 			}
 		}
-		pkg, err := open(doc.Package)
-		if err != nil {
-			return nil, err
-		}
-		bound, wrong := bind.Program(pkg, h.Kind, *doc, m.programPath(doc.Name))
+		_, bound, wrong := c.program(h.Kind, *doc, m.programPath(doc.Name))
 		if len(wrong) > 0 {
 			return nil, &l3af.InvalidError{Mistakes: wrong}
 		}
@@ -232,11 +230,15 @@ func (n *Node) DumpChain(ctx context.Context, h l3af.Hook, jited bool) (*l3af.Ch
 	if err != nil {
 		return nil, err
 	}
-	m, _, running, err := n.wanted(ctx, nil, h)
+	m, c, running, err := n.wanted(ctx, nil, h)
 	if err != nil {
 		return nil, err
 	}
-	_, taken := costOf(kernel, m.load(h))
+	load, err := m.load(c, host.Target{Hook: h})
+	if err != nil {
+		return nil, err
+	}
+	_, taken := costOf(kernel, load)
 	d := &l3af.ChainCode{
 		Interface: h.Interface, Netns: h.Netns, Hook: h.Kind, ID: m.id, Running: running,
 		Functions: listing(taken),
@@ -256,8 +258,10 @@ func (n *Node) DumpChain(ctx context.Context, h l3af.Hook, jited bool) (*l3af.Ch
 	return d, nil
 }
 
-// listing gives the functions of a chain.
+// listing gives the functions of a chain. What the composer adds has comments
+// that begin with "l3af: ".
 func listing(c *chain.Chain) []l3af.FunctionCode {
+	const glue = "l3af: "
 	var list []l3af.FunctionCode
 	for s, code := range c.Specs() {
 		owner := "" // whose the instruction is
@@ -279,10 +283,9 @@ func listing(c *chain.Chain) []l3af.FunctionCode {
 			if src := ins.Source(); src != nil {
 				one.Source = strings.TrimSpace(src.String())
 			}
-			comment := chain.Comment{Offset: offset, Text: one.Source}
-			if name, line, ok := comment.Begins(); ok {
-				owner, one.Source = name, line
-			} else if comment.Ours() {
+			if name := chain.Begins(ins); name != "" {
+				owner = name
+			} else if strings.HasPrefix(one.Source, glue) {
 				owner = ""
 			}
 			one.Program = owner
@@ -301,7 +304,7 @@ func (m *made) programs() []l3af.TriedProgram {
 	docs := m.running()
 	list := make([]l3af.TriedProgram, len(docs))
 	for i, p := range docs {
-		list[i] = l3af.TriedProgram{Name: p.Name, Package: p.Package, Linkage: m.full.Programs[i].Linkage}
+		list[i] = l3af.TriedProgram{Name: p.Name, Package: p.Package, Linkage: m.light.Programs[i].Linkage}
 	}
 	return list
 }

@@ -81,11 +81,11 @@ func (m *made) join(instances map[string]*instance) (wrong []l3af.Mistake) {
 	if len(wrong) > 0 {
 		return wrong
 	}
-	c := m.light
-	if m.full != nil {
-		c = m.full // it knows the types
+	shared := m.light.Maps
+	if m.built != nil && m.built.shared != nil {
+		shared = m.built.shared // they know their types
 	}
-	for _, of := range c.Maps {
+	for _, of := range shared {
 		if of.Instance == "" {
 			continue
 		}

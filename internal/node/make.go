@@ -34,8 +34,8 @@ type made struct {
 	keep *chain.Chain
 	// stays tells one keep from another.
 	stays string
-	// full is what is loaded. It is dropped when all that was to be loaded is.
-	full *chain.Chain
+	// built is what is loaded; nil when all is disabled.
+	built *composed
 }
 
 // mode is how XDP is to run; "" for other hooks.
@@ -71,41 +71,22 @@ func (m *made) key() host.Target {
 	return host.Target{Hook: l3af.Hook{Netns: m.chain.Netns, Interface: m.chain.Interface, Kind: m.chain.Hook}}
 }
 
-// opener opens the package a reference stands for.
-type opener func(ref string) (*artifact.Package, error)
-
 // opener opens packages wherever they are.
 func (n *Node) opener(ctx context.Context) opener {
 	return func(ref string) (*artifact.Package, error) { return n.opts.Open(ctx, ref) }
 }
 
-// once opens each reference at most once.
-func (open opener) once() opener {
-	type answer struct {
-		pkg *artifact.Package
-		err error
-	}
-	known := map[string]answer{}
-	return func(ref string) (*artifact.Package, error) {
-		a, ok := known[ref]
-		if !ok {
-			a.pkg, a.err = open(ref)
-			known[ref] = a
-		}
-		return a.pkg, a.err
-	}
-}
-
 // build composes all of a state. What cannot be composed has its error.
 func build(s *l3af.State, open opener) []*made {
-	open = open.once()
 	var all []*made
 	for i := range s.Chains {
-		all = append(all, (&made{path: fmt.Sprintf("chains[%d]", i), chain: &s.Chains[i]}).build(open))
+		all = append(all, &made{path: fmt.Sprintf("chains[%d]", i), chain: &s.Chains[i]})
 	}
 	for i := range s.Probes {
-		all = append(all, (&made{path: fmt.Sprintf("probes[%d]", i), probe: &s.Probes[i]}).build(open))
+		all = append(all, &made{path: fmt.Sprintf("probes[%d]", i), probe: &s.Probes[i]})
 	}
+	c := newComposer(open)
+	parallel(len(all), func(i int) { all[i].build(c) })
 	share(all)
 	return all
 }
@@ -114,55 +95,35 @@ func build(s *l3af.State, open opener) []*made {
 // have other mistakes as well.
 func (n *Node) Check(ctx context.Context, s *l3af.State) []l3af.Mistake {
 	var all []l3af.Mistake
-	open := n.opener(ctx).once()
+	compose := newComposer(n.opener(ctx))
 	for i := range s.Chains {
 		c := &s.Chains[i]
 		for j := range c.Programs {
 			if c.Programs[j].Package == "" || !slices.Contains(l3af.HookKinds(), c.Hook) {
 				continue // told already, and nothing to look at
 			}
-			_, _, mistakes := open.program(c.Hook, c.Programs[j], fmt.Sprintf("chains[%d].programs[%d]", i, j))
+			_, _, mistakes := compose.program(c.Hook, c.Programs[j], fmt.Sprintf("chains[%d].programs[%d]", i, j))
 			all = append(all, mistakes...)
 		}
 	}
 	for i := range s.Probes {
 		if s.Probes[i].Package != "" {
-			_, _, mistakes := open.probe(s.Probes[i], fmt.Sprintf("probes[%d]", i))
+			_, _, mistakes := compose.probe(s.Probes[i], fmt.Sprintf("probes[%d]", i))
 			all = append(all, mistakes...)
 		}
 	}
 	return append(all, n.pinPaths(s)...)
 }
 
-// program binds a program of a chain to its package.
-func (open opener) program(kind l3af.HookKind, p l3af.Program, path string) (*artifact.Package, *bind.Bound, []l3af.Mistake) {
-	pkg, err := open(p.Package)
-	if err != nil {
-		return nil, nil, []l3af.Mistake{{Path: path + ".package", Message: err.Error()}}
-	}
-	bound, mistakes := bind.Program(pkg, kind, p, path)
-	return pkg, bound, mistakes
-}
-
-// probe binds a probe to its package.
-func (open opener) probe(p l3af.Probe, path string) (*artifact.Package, *bind.Bound, []l3af.Mistake) {
-	pkg, err := open(p.Package)
-	if err != nil {
-		return nil, nil, []l3af.Mistake{{Path: path + ".package", Message: err.Error()}}
-	}
-	bound, mistakes := bind.Probe(pkg, p, path)
-	return pkg, bound, mistakes
-}
-
 // build composes what m is of.
-func (m *made) build(open opener) *made {
+func (m *made) build(c *composer) *made {
 	var mistakes []l3af.Mistake
 	var disabled []*chain.Chain
 	var err error
 	if m.probe != nil {
-		disabled, mistakes, err = m.buildProbe(open)
+		disabled, mistakes, err = m.buildProbe(c)
 	} else {
-		disabled, mistakes, err = m.buildChain(open)
+		disabled, mistakes, err = m.buildChain(c)
 	}
 	if len(mistakes) > 0 {
 		err = &l3af.InvalidError{Mistakes: mistakes}
@@ -171,8 +132,8 @@ func (m *made) build(open opener) *made {
 		return m
 	}
 	m.light = &chain.Chain{Program: &ebpf.ProgramSpec{}}
-	if m.full != nil {
-		m.light = m.full.Light()
+	if m.built != nil {
+		m.light = m.built.light
 	}
 	keep := *m.light
 	m.id, m.stays = keep.ID, keep.ID
@@ -193,48 +154,48 @@ func (m *made) build(open opener) *made {
 
 // buildChain composes the programs of a chain that run, and each of those that
 // are disabled by itself.
-func (m *made) buildChain(open opener) (disabled []*chain.Chain, mistakes []l3af.Mistake, err error) {
-	members := make([]chain.Member, 0, len(m.chain.Programs))
+func (m *made) buildChain(c *composer) (disabled []*chain.Chain, mistakes []l3af.Mistake, err error) {
+	var programs []bound
 	m.own, m.monitors = nil, nil
 	for j := range m.chain.Programs {
 		p, path := &m.chain.Programs[j], fmt.Sprintf("%s.programs[%d]", m.path, j)
-		pkg, bound, wrong := open.program(m.chain.Hook, *p, path)
+		pkg, one, wrong := c.program(m.chain.Hook, *p, path)
 		mistakes = append(mistakes, wrong...)
 		switch {
-		case bound == nil || len(wrong) > 0:
+		case one == nil || len(wrong) > 0:
 		case p.Disabled:
-			alone, err := chain.Compose(m.chain.Hook, []chain.Member{bound.Member})
+			alone, err := chain.Compose(m.chain.Hook, []chain.Member{one.Member})
 			if err != nil {
 				mistakes = append(mistakes, m.refused(err)...)
 				continue
 			}
 			disabled = append(disabled, alone.Light())
 		default:
-			members = append(members, bound.Member)
-			m.takes(p.Settings, path, pkg, bound)
+			programs = append(programs, bound{*p, pkg.Digest, one.Member})
+			m.takes(p.Settings, path, pkg, one)
 		}
 	}
-	if len(mistakes) > 0 || len(members) == 0 {
+	if len(mistakes) > 0 || len(programs) == 0 {
 		return disabled, mistakes, nil
 	}
-	m.full, err = chain.Compose(m.chain.Hook, members)
+	m.built, err = c.chain(m.chain.Hook, programs)
 	return disabled, m.refused(err), err
 }
 
-func (m *made) buildProbe(open opener) (disabled []*chain.Chain, mistakes []l3af.Mistake, err error) {
-	pkg, bound, mistakes := open.probe(*m.probe, m.path)
+func (m *made) buildProbe(c *composer) (disabled []*chain.Chain, mistakes []l3af.Mistake, err error) {
+	pkg, bound, mistakes := c.probe(*m.probe, m.path)
 	if len(mistakes) > 0 {
 		return nil, mistakes, nil
 	}
-	full, err := chain.Single(bound.Attach, bound.Member)
+	built, err := c.keep(func() (*chain.Chain, error) { return chain.Single(bound.Attach, bound.Member) })
 	switch {
 	case err != nil:
 		return nil, m.refused(err), err
 	case m.probe.Disabled:
-		return []*chain.Chain{full.Light()}, nil, nil
+		return []*chain.Chain{built.light}, nil, nil
 	}
 	m.takes(m.probe.Settings, m.path, pkg, bound)
-	m.full = full
+	m.built = built
 	return nil, nil, nil
 }
 
@@ -271,20 +232,29 @@ func (m *made) programPath(name string) string {
 	return fmt.Sprintf("%s.programs[%d]", m.path, slices.IndexFunc(m.chain.Programs, func(p l3af.Program) bool { return p.Name == name }))
 }
 
-// full is the whole of what m was composed to.
-func (n *Node) full(m *made) (*chain.Chain, error) {
-	if m.full != nil {
-		return m.full, nil
+// full is the whole of what m was composed to. c composes it again where that
+// is needed.
+func (m *made) full(c *composer) (*chain.Chain, error) {
+	full, err := m.built.full(func() (*composed, error) {
+		again := (&made{path: m.path, chain: m.chain, probe: m.probe}).build(c)
+		return again.built, again.err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m.path, err)
 	}
-	again := (&made{path: m.path, chain: m.chain, probe: m.probe}).build(n.stored(n.revs.current))
-	if again.err != nil {
-		return nil, again.err
-	}
-	if again.id != m.id {
-		return nil, fmt.Errorf("composed %s again and got chain %s, not %s", m.path, again.id, m.id)
-	}
-	m.full = again.full
-	return m.full, nil
+	return full, nil
+}
+
+// shares reports whether m's programs may share maps with those of others.
+func (m *made) shares() bool {
+	pins := m.pins()
+	return len(m.users) > 0 || slices.ContainsFunc(m.light.Maps, func(of chain.Map) bool { return of.ByName && pins[of.Member] != "" })
+}
+
+// load is what the target is to run.
+func (m *made) load(c *composer, t host.Target) (host.Load, error) {
+	full, err := m.full(c)
+	return host.Load{Target: t, Mode: m.mode(), Chain: full, Contents: m.contents, Pins: m.pins(), Reset: m.reset}, err
 }
 
 // mend tries again to compose what could not be composed before, as when a
@@ -292,9 +262,10 @@ func (n *Node) full(m *made) (*chain.Chain, error) {
 func (n *Node) mend() {
 	mended := slices.Clone(n.made)
 	changed := false
+	c := newComposer(n.stored(n.revs.current))
 	for i, m := range mended {
 		if m.err != nil {
-			mended[i] = (&made{path: m.path, chain: m.chain, probe: m.probe}).build(n.stored(n.revs.current))
+			mended[i] = (&made{path: m.path, chain: m.chain, probe: m.probe}).build(c)
 			changed = changed || mended[i].err == nil
 		}
 	}

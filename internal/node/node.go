@@ -36,6 +36,10 @@ type Kernel interface {
 	// loaded and verified, then one atomic link update switches the target over (or a link is made and pinned where
 	// there is none; XDP mode change or a moved interface: new link). On error what ran runs on.
 	Attach(ctx context.Context, load host.Load) (host.Result, error)
+	// Prepare does all of an attach that takes long and that nobody sees: maps are opened or made, the program is loaded
+	// and verified. It is called for several targets at a time; the order in which they are attached then, and what
+	// is attached meanwhile, is not that of the calls.
+	Prepare(ctx context.Context, load host.Load) (host.Prepared, error)
 	// Write makes the target's map contents what the document wants and returns how many entries it changed. The
 	// target must run.
 	Write(t host.Target, chain *chain.Chain, contents []host.Contents) (int, error)

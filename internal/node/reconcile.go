@@ -25,7 +25,7 @@ func (n *Node) reconcile(ctx context.Context, contents bool) []l3af.Step {
 	}
 	start := time.Now()
 	n.mend()
-	r := &round{n: n, ctx: ctx, contents: contents, interfaces: n.interfaces()}
+	r := &round{n: n, ctx: ctx, contents: contents, interfaces: n.interfaces(), composer: newComposer(n.stored(n.revs.current))}
 	r.run()
 	r.end()
 	failures := len(r.failed()) + len(r.troubles)
@@ -41,10 +41,13 @@ type round struct {
 	ctx        context.Context // ends the round between two steps
 	contents   bool            // look into the maps of what runs well
 	interfaces func(netns string) ([]host.Interface, error)
+	composer   *composer
+	ahead      *ahead
 	wants      []want
 	have       map[host.Target]host.Attached
 	steps      []l3af.Step
 	broken     map[host.Target]bool // failed in this round
+	settling   []*want              // see settle
 	troubles   []l3af.Step          // what went wrong and is no target's state
 }
 
@@ -65,6 +68,8 @@ func (r *round) run() {
 
 	r.pinAhead()
 	steps := plan(r.wants, attached, r.forget)
+	r.ahead = r.prepare(steps)
+	defer r.ahead.stop()
 	replaced := map[host.Target]bool{}
 	for i := range steps {
 		s := &steps[i]
@@ -101,11 +106,14 @@ func (r *round) run() {
 			r.keep(w)
 		}
 	}
+	r.fold()
 	if err := n.totals.retainOnly(live); err != nil {
 		r.trouble("write", "counters", err)
 	}
 	for _, m := range n.made {
-		m.full = nil // made again when it is needed again: it is large
+		if m.built != nil {
+			m.built.release()
+		}
 	}
 }
 
@@ -117,32 +125,27 @@ type refusal struct {
 	err  error
 }
 
+// isRefused reports whether a step would be that again.
+func (r *round) isRefused(s *step) bool {
+	no := r.n.refused[s.target]
+	return s.from != "" && no.id == s.want.made.id && no.mode == s.want.made.mode()
+}
+
 // attach takes an attach or a replace step.
 func (r *round) attach(s *step) {
 	n, w := r.n, s.want
-	as := refusal{id: w.made.id, mode: w.made.mode()}
-	if no := n.refused[s.target]; s.from != "" && no.id == as.id && no.mode == as.mode {
-		r.fail(s.target, no.err)
+	if r.isRefused(s) {
+		r.fail(s.target, n.refused[s.target].err)
 		return
 	}
 	delete(n.refused, s.target)
-	full, err := n.full(w.made)
-	var result host.Result
-	if err == nil {
-		err = n.totals.dropFolded(s.target)
-	}
-	if err == nil {
-		// The step is not cut short with the round: it ends by itself.
-		result, err = n.kernel.Attach(context.WithoutCancel(r.ctx), host.Load{
-			Target: s.target, Mode: w.made.mode(), Chain: full, Contents: w.made.contents, Pins: w.made.pins(), Reset: w.made.reset,
-		})
-	}
+	result, err := r.switchOver(s)
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w", s.verb, s.target, err)
 	}
 	if errors.As(err, new(*host.ModeError)) {
-		as.err = fmt.Errorf("%w (tried again at the next apply: each try lets packets pass unseen for a moment)", err)
-		n.refused[s.target], err = as, as.err
+		err = fmt.Errorf("%w (tried again at the next apply: each try lets packets pass unseen for a moment)", err)
+		n.refused[s.target] = refusal{w.made.id, w.made.mode(), err}
 	}
 	delete(n.settled, s.target)
 	if err != nil && r.vanished(s.target) {
@@ -159,6 +162,32 @@ func (r *round) attach(s *step) {
 	n.note(s.target, result.Note)
 	n.taken(s.target, result.Chain)
 	r.settle(w)
+}
+
+// switchOver makes a target run what is wanted there: what was prepared ahead,
+// if that is still good.
+func (r *round) switchOver(s *step) (host.Result, error) {
+	// The step is not cut short with the round: it ends by itself.
+	ctx := context.WithoutCancel(r.ctx)
+	p, err := r.ahead.take(s)
+	if err != nil {
+		return host.Result{}, err
+	}
+	if p != nil {
+		defer p.Close()
+		result, err := p.Attach(ctx)
+		if !errors.Is(err, host.ErrStale) {
+			return result, err
+		}
+	}
+	if err := r.n.totals.dropFolded(s.target); err != nil {
+		return host.Result{}, err
+	}
+	load, err := s.want.made.load(r.composer, s.target)
+	if err != nil {
+		return host.Result{}, err
+	}
+	return r.n.kernel.Attach(ctx, load)
 }
 
 // keep looks after a target that runs the right chain.
@@ -203,20 +232,17 @@ func (r *round) keep(w *want) {
 	r.settle(w)
 }
 
-// settle folds the counts of replaced chains and removes the pins of programs
-// that left. After a crash or a failure it is done anew.
+// settle removes the pins of programs that left. The counts of replaced chains
+// are folded at the end of the round, those of all targets at once. After a
+// crash or a failure it is done anew.
 func (r *round) settle(w *want) {
 	if settled, ok := r.n.settled[w.target]; ok && settled == w.made.stays {
 		return
 	}
-	err := r.n.totals.fold(w.target, w.made.keep)
+	// What replaced programs had pinned outside goes as well.
+	_, err := r.n.kernel.Pin(w.target, w.made.light, w.made.pins())
 	if err == nil {
-		// What replaced programs had pinned outside goes as well.
-		_, err = r.n.kernel.Pin(w.target, w.made.light, w.made.pins())
-	}
-	if err == nil {
-		err = r.n.kernel.Tidy(w.target, w.made.keep)
-		if err != nil {
+		if err = r.n.kernel.Tidy(w.target, w.made.keep); err != nil {
 			err = fmt.Errorf("tidy %s: %w", w.target, err)
 		}
 	}
@@ -224,7 +250,26 @@ func (r *round) settle(w *want) {
 		r.trouble("tidy", w.target.String(), err)
 		return
 	}
-	r.n.settled[w.target] = w.made.stays
+	r.settling = append(r.settling, w)
+}
+
+// fold folds the counts of the targets that settle.
+func (r *round) fold() {
+	if len(r.settling) == 0 {
+		return
+	}
+	all := make([]settling, len(r.settling))
+	for i, w := range r.settling {
+		all[i] = settling{w.target, w.made.keep}
+	}
+	for i, err := range r.n.totals.fold(all) {
+		w := r.settling[i]
+		if err != nil {
+			r.trouble("tidy", w.target.String(), err)
+			continue
+		}
+		r.n.settled[w.target] = w.made.stays
+	}
 }
 
 // detach takes a detach step and reports whether it is done.

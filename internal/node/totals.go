@@ -104,54 +104,79 @@ func (t *totals) next() totalsFile {
 	return next
 }
 
-// fold moves the counts of every chain that no longer runs at a target into
-// the totals, exactly once, and forgets programs that left. keep is the chain
-// that runs there.
-func (t *totals) fold(target host.Target, keep *chain.Chain) error {
+// settling is a target whose counts are to be folded, and what it keeps.
+type settling struct {
+	target host.Target
+	keep   *chain.Chain
+}
+
+// fold moves the counts of every chain that no longer runs at the targets into
+// the totals, exactly once, and forgets programs that left. It returns an error
+// or nil for each.
+func (t *totals) fold(all []settling) []error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	counts, err := t.kernel.Counts(target, true)
-	if err != nil {
-		return fmt.Errorf("read counters of %s: %w", target, err)
-	}
-	stays := map[string]bool{}
-	for _, p := range keep.Programs {
-		stays[p.Name] = true
-	}
+	errs := make([]error, len(all))
+	replaced := make([][]host.Counts, len(all))
 	next, changed := t.next(), false
+	for i, s := range all {
+		counts, err := t.kernel.Counts(s.target, true)
+		if err != nil {
+			errs[i] = fmt.Errorf("read counters of %s: %w", s.target, err)
+			continue
+		}
+		replaced[i] = slices.DeleteFunc(counts, func(c host.Counts) bool { return c.ID == s.keep.ID })
+		changed = next.fold(s, replaced[i]) || changed
+	}
+	if changed {
+		if err := t.save(next); err != nil {
+			for i := range errs {
+				errs[i] = err
+			}
+			return errs
+		}
+	}
+	for i, s := range all {
+		if errs[i] != nil {
+			continue
+		}
+		maps.DeleteFunc(t.shown[s.target], func(name string, _ count) bool { return !s.stays(name) })
+		errs[i] = t.drop(s.target, replaced[i])
+	}
+	return errs
+}
+
+func (s settling) stays(program string) bool {
+	return slices.ContainsFunc(s.keep.Programs, func(p chain.Linked) bool { return p.Name == program })
+}
+
+// fold adds what replaced chains counted, and reports whether that changed
+// anything. f is what next gave.
+func (f *totalsFile) fold(s settling, replaced []host.Counts) (changed bool) {
 	sums := map[string]count{}
-	for name, c := range next.Totals[target.String()] {
-		if stays[name] {
+	for name, c := range f.Totals[s.target.String()] {
+		if s.stays(name) {
 			sums[name] = c
 		} else {
 			changed = true
 		}
 	}
-	var replaced []host.Counts
-	for _, c := range counts {
-		if c.ID == keep.ID {
-			continue
-		}
-		replaced = append(replaced, c)
-		if slices.Contains(next.Folded, c.MapID) {
+	for _, c := range replaced {
+		if slices.Contains(f.Folded, c.MapID) {
 			continue
 		}
 		for _, p := range c.Programs {
-			if stays[p.Name] {
+			if s.stays(p.Name) {
 				sums[p.Name] = sums[p.Name].plus(p)
 			}
 		}
-		next.Folded = append(next.Folded, c.MapID)
+		f.Folded = append(f.Folded, c.MapID)
 		changed = true
 	}
 	if changed {
-		setOrDelete(next.Totals, target.String(), sums)
-		if err := t.save(next); err != nil {
-			return err
-		}
+		setOrDelete(f.Totals, s.target.String(), sums)
 	}
-	maps.DeleteFunc(t.shown[target], func(name string, _ count) bool { return !stays[name] })
-	return t.drop(target, replaced)
+	return changed
 }
 
 // drop removes counters that are folded. The file may name them a while

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"l3af"
 	"l3af/internal/chain"
@@ -30,6 +31,8 @@ type Kernel struct {
 	Refuse map[string]error
 	// OnlyGeneric names interfaces whose driver has no XDP.
 	OnlyGeneric map[string]bool
+
+	held atomic.Int32
 
 	mu       sync.Mutex
 	boot     int
@@ -177,6 +180,40 @@ func (k *Kernel) gone(t host.Target) {
 	if s := k.targets[t]; s != nil && s.link == nil && len(s.maps) == 0 && len(s.counters) == 0 && len(s.uses)+len(s.aside)+len(s.outside) == 0 {
 		delete(k.targets, t)
 	}
+}
+
+// prepared is a load that was found good.
+type prepared struct {
+	k    *Kernel
+	load host.Load
+}
+
+func (p *prepared) Attach(ctx context.Context) (host.Result, error) { return p.k.Attach(ctx, p.load) }
+
+func (p *prepared) Close() { p.k.held.Add(-1) }
+
+// Held is how many prepared loads were not let go.
+func (k *Kernel) Held() int { return int(k.held.Load()) }
+
+// Prepare implements node.Kernel.
+func (k *Kernel) Prepare(ctx context.Context, load host.Load) (host.Prepared, error) {
+	if err := k.before("Prepare", load.Target); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(load.Chain.Program.Instructions) == 0 {
+		return nil, errors.New("no program")
+	}
+	if _, err := k.index(load.Target); err != nil {
+		return nil, err
+	}
+	if err := k.refused(load.Chain); err != nil {
+		return nil, fmt.Errorf("load: %w", err)
+	}
+	k.held.Add(1)
+	return &prepared{k, load}, nil
 }
 
 // Attach implements node.Kernel.
