@@ -20,9 +20,17 @@ func (c *Client) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest
 	return call[*l3af.ChainRun](ctx, c, http.MethodPost, chainPath(h)+"/run", body, -1)
 }
 
-// ExplainChain says how the chain of a hook came about and what it costs;
-// [l3af.ErrNotFound] when the state in force names no chain for it.
-func (c *Client) ExplainChain(ctx context.Context, h l3af.Hook) (*l3af.ChainPlan, error) {
+// ExplainChain says how the chain of a hook came about and what it costs: the
+// one that s has for it, or with nil that of the state in force.
+// [l3af.ErrNotFound]: that names no chain for the hook.
+func (c *Client) ExplainChain(ctx context.Context, h l3af.Hook, s *l3af.State) (*l3af.ChainPlan, error) {
+	if s != nil {
+		body, err := json.Marshal(s)
+		if err != nil {
+			return nil, fmt.Errorf("explain: %w", err)
+		}
+		return call[*l3af.ChainPlan](ctx, c, http.MethodPost, chainPath(h)+"/explain", body, -1)
+	}
 	return call[*l3af.ChainPlan](ctx, c, http.MethodGet, chainPath(h)+"/explain", nil, -1)
 }
 

@@ -149,9 +149,12 @@ func TestRoundTrips(t *testing.T) {
 	if err != nil || len(ran.Packets) != 1 || string(ran.Packets[0].Data) != "\x01\x02" || ran.Packets[0].Program != "acl" || len(ran.Notes) != 2 {
 		t.Errorf("run: %+v, %v", ran, err)
 	}
-	x, err := c.ExplainChain(ctx, h)
+	x, err := c.ExplainChain(ctx, h, nil)
 	if err != nil || len(x.Programs) != 1 || x.Netns != h.Netns {
 		t.Errorf("explain: %+v, %v", x, err)
+	}
+	if x, err = c.ExplainChain(ctx, h, state("eth0")); err != nil || x.ID != "proposed" {
+		t.Errorf("explain a document: %+v, %v", x, err)
 	}
 	d, err := c.DumpChain(ctx, h, true)
 	if err != nil || len(d.Functions) != 1 || len(d.Jited) != 1 {
@@ -160,7 +163,7 @@ func TestRoundTrips(t *testing.T) {
 	if d, err = c.DumpChain(ctx, h, false); err != nil || len(d.Jited) != 0 {
 		t.Errorf("dump: %+v, %v", d, err)
 	}
-	if _, err = c.ExplainChain(ctx, l3af.Hook{Interface: "eth0", Kind: l3af.XDP}); !errors.Is(err, l3af.ErrNotFound) {
+	if _, err = c.ExplainChain(ctx, l3af.Hook{Interface: "eth0", Kind: l3af.XDP}, nil); !errors.Is(err, l3af.ErrNotFound) {
 		t.Errorf("explain: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"l3af"
 	"l3af/internal/bench"
 )
 
@@ -24,13 +26,80 @@ and every figure is also given as a ratio to one program alone, measured in the
 same run: compare those.`,
 		Args: noArgs,
 	}
-	cmd.Flags().IntSliceVar(&opts.Sizes, "programs", bench.Sizes, "lengths of the chains, out of the default ones")
-	cmd.Flags().IntVar(&opts.Repeat, "repeat", 500_000, "packets per measurement")
-	cmd.Flags().IntVar(&opts.Rounds, "rounds", 7, "measurements, of which the fastest counts")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	flags := cmd.PersistentFlags()
+	flags.IntSliceVar(&opts.Sizes, "programs", nil, "lengths of the chains, out of the default ones")
+	flags.IntVar(&opts.Repeat, "repeat", 500_000, "packets per measurement")
+	flags.IntVar(&opts.Rounds, "rounds", 7, "measurements, of which the fastest counts")
+	cmd.RunE = measured(a, &opts, bench.Sizes, func(ctx context.Context) error {
+		report, err := bench.Run(ctx, opts)
+		if err != nil {
+			return err
+		}
+		return a.show(report, func(bool) error { return a.printBench(report) })
+	})
+	cmd.AddCommand(newBenchLive(a, &opts), newBenchBuild(a, &opts))
+	return cmd
+}
+
+func newBenchLive(a *app, opts *bench.Options) *cobra.Command {
+	all := slices.Compact(slices.Sorted(slices.Values(slices.Concat(bench.LiveSizes, bench.TCSizes))))
+	return &cobra.Command{
+		Use:   "live",
+		Short: "Measure real packets: native XDP and TC, where the kernel can chain programs itself",
+		Long: `Live sends packets over a veth pair in a network namespace of its own: at XDP
+from one end to the programs at the other, at TC to those of the end itself.
+Behind the programs the stack drops the packets. Rates are those of one CPU that
+does nothing else; compare the ratios to no program at all.`,
+		Args: noArgs,
+		RunE: measured(a, opts, all, func(ctx context.Context) error {
+			var reports []*bench.Live
+			for _, kind := range []l3af.HookKind{l3af.XDP, l3af.TCIngress} {
+				report, err := bench.RunLive(ctx, kind, *opts)
+				if err != nil {
+					return err
+				}
+				reports = append(reports, report)
+			}
+			return a.show(reports, func(bool) error {
+				for i, r := range reports {
+					if i > 0 {
+						fmt.Fprintln(a.out)
+					}
+					if err := a.printLive(r); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}),
+	}
+}
+
+func newBenchBuild(a *app, opts *bench.Options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "build",
+		Short: "Measure composing and loading chains, and the memory they take",
+		Long: `Build composes and loads chains of the benchmark's small programs and of the
+programs that l3af ships, and closes them again. Memory is what the kernel counts
+for the programs and their maps, and what l3afd keeps of a chain that runs.`,
+		Args: noArgs,
+		RunE: measured(a, opts, bench.Sizes, func(ctx context.Context) error {
+			report, err := bench.RunBuild(ctx, *opts)
+			if err != nil {
+				return err
+			}
+			return a.show(report, func(bool) error { return a.printBuild(report) })
+		}),
+	}
+}
+
+// measured checks the flags and tells what is being measured. sizes are the
+// lengths of chains there are.
+func measured(a *app, opts *bench.Options, sizes []int, run func(context.Context) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
 		for _, n := range opts.Sizes {
-			if !slices.Contains(bench.Sizes, n) {
-				return &usageError{fmt.Sprintf("no chain of %d programs to measure", n), fmt.Sprintf("lengths are %v", bench.Sizes)}
+			if !slices.Contains(sizes, n) {
+				return &usageError{fmt.Sprintf("no chain of %d programs to measure", n), fmt.Sprintf("lengths are %v", sizes)}
 			}
 		}
 		if opts.Repeat < 1 || opts.Rounds < 1 {
@@ -45,13 +114,11 @@ same run: compare those.`,
 		} else {
 			opts.Progress = func(line string) { fmt.Fprintln(a.err, line) }
 		}
-		report, err := bench.Run(cmd.Context(), opts)
-		if err != nil {
+		if err := run(cmd.Context()); err != nil {
 			return fmt.Errorf("bench: %w", err)
 		}
-		return a.show(report, func(bool) error { return a.printBench(report) })
+		return nil
 	}
-	return cmd
 }
 
 func (a *app) printBench(r *bench.Report) error {
@@ -69,6 +136,33 @@ func (a *app) printBench(r *bench.Report) error {
 		}
 		t.add(strconv.Itoa(row.Programs), row.Composition,
 			fmt.Sprintf("%.1f", row.Nanoseconds), fmt.Sprintf("%.2f", row.Ratio), hop)
+	}
+	return t.print(a.out)
+}
+
+func (a *app) printLive(r *bench.Live) error {
+	fmt.Fprintf(a.out, "%s: %d packets, fastest of %d rounds; without a program: %.2f million packets a second\n\n",
+		r.Hook, r.Frames, r.Rounds, r.None/1e6)
+	t := newTable("PROGRAMS", "COMPOSITION", "MPPS", "RATIO", "NS ADDED").numbers(0, 2, 3, 4)
+	for _, row := range r.Rows {
+		if row.Skipped != "" {
+			t.add(strconv.Itoa(row.Programs), row.Composition, "-", "-", row.Skipped)
+			continue
+		}
+		t.add(strconv.Itoa(row.Programs), row.Composition,
+			fmt.Sprintf("%.2f", row.Rate/1e6), fmt.Sprintf("%.2f", row.Ratio), fmt.Sprintf("%.0f", row.Nanoseconds))
+	}
+	return t.print(a.out)
+}
+
+func (a *app) printBuild(r *bench.Build) error {
+	fmt.Fprintf(a.out, "fastest of %d rounds; memory in KiB\n\n", r.Rounds)
+	t := newTable("PROGRAMS", "OF", "SEGMENTS", "INSTRUCTIONS", "COMPOSE MS", "LOAD MS", "PROGRAMS KIB", "MAPS KIB", "KEPT KIB").numbers(0, 2, 3, 4, 5, 6, 7, 8)
+	kib := func(n float64) string { return fmt.Sprintf("%.1f", n/1024) }
+	for _, row := range r.Rows {
+		t.add(strconv.Itoa(row.Programs), row.Of, strconv.Itoa(row.Segments), strconv.Itoa(row.Instructions),
+			fmt.Sprintf("%.2f", row.Compose/1000), fmt.Sprintf("%.2f", row.Load/1000),
+			kib(float64(row.ProgramMemory)), kib(float64(row.MapMemory)), kib(float64(row.Kept)))
 	}
 	return t.print(a.out)
 }

@@ -12,27 +12,39 @@ import (
 )
 
 func newChainExplain(a *app) *cobra.Command {
-	return &cobra.Command{
+	var file string
+	cmd := &cobra.Command{
 		Use:   "explain HOOK",
 		Short: "Say how a chain came about, and what each program costs",
 		Long: `Explain says for each program of a chain how it is linked and why, its maps, and
 what it costs alone: instructions, stack, what the kernel's verifier has to look
 at, and the time it takes to load. The first line of costs is the whole chain's.
-The programs are loaded aside for that; nothing at the hook changes.`,
-		Example: "  l3af chain explain eth0/xdp",
-		Args:    oneHook,
+The programs are loaded aside for that; nothing at the hook changes. With -f it
+is the chain that a document has for the hook, which nobody needs to apply.`,
+		Example: `  l3af chain explain eth0/xdp
+  l3af chain explain eth0/xdp -f state.yaml`,
+		Args: oneHook,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			h, err := hookArg(args[0])
 			if err != nil {
 				return err
 			}
-			x, err := a.client().ExplainChain(cmd.Context(), h)
+			var proposed *l3af.State
+			if file != "" {
+				if proposed, err = a.document(cmd.Context(), file); err != nil {
+					return err
+				}
+			}
+			x, err := a.client().ExplainChain(cmd.Context(), h, proposed)
 			if err != nil {
 				return err
 			}
 			return a.show(x, func(bool) error { return printPlan(a.out, h, x) })
 		},
 	}
+	cmd.Flags().StringVarP(&file, "filename", "f", "", "explain the chain that this document has for the hook; - reads standard input")
+	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
+	return cmd
 }
 
 func printPlan(w io.Writer, h l3af.Hook, x *l3af.ChainPlan) error {

@@ -23,7 +23,11 @@ func (c *call) linkShow() error {
 	if err != nil {
 		return err
 	}
-	list, err := inspect.Links(s, c.inspect())
+	o, err := c.inspect()
+	if err != nil {
+		return err
+	}
+	list, err := inspect.Links(s, o)
 	if err != nil {
 		return linkSelection.explain(s, err)
 	}
@@ -47,6 +51,7 @@ func printLink(w io.Writer, l *inspect.Link) {
 	}
 	printLinkOf(w, l.Of)
 	printPins(w, l.Pinned)
+	printPids(w, l.Pids)
 	fmt.Fprintln(w)
 }
 

@@ -24,7 +24,11 @@ func (c *call) mapShow() error {
 	if err != nil {
 		return err
 	}
-	list, err := inspect.Maps(s, c.inspect())
+	o, err := c.inspect()
+	if err != nil {
+		return err
+	}
+	list, err := inspect.Maps(s, o)
 	if err != nil {
 		return mapSelection.explain(s, err)
 	}
@@ -74,5 +78,6 @@ func printMap(w io.Writer, m *inspect.Map) {
 	if len(more) > 0 {
 		fmt.Fprint(w, "\n\t"+strings.Join(more, "  "))
 	}
+	printPids(w, m.Pids)
 	fmt.Fprintln(w)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -123,7 +124,7 @@ func (e *errTold) Unwrap() error { return e.error }
 // told prints an error as JSON where that is asked for, as bpftool does on
 // standard output.
 func (a *app) told(opts *objectOptions, err error) error {
-	if err == nil || !opts.asJSON(a) {
+	if already := (*errTold)(nil); err == nil || !opts.asJSON(a) || errors.As(err, &already) {
 		return err
 	}
 	if printJSONAs(a.out, map[string]string{"error": strings.TrimSpace(err.Error())}, opts.pretty) != nil {

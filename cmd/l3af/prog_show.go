@@ -25,7 +25,11 @@ func (c *call) progShow() error {
 	if err != nil {
 		return err
 	}
-	list, err := inspect.Programs(s, c.inspect())
+	o, err := c.inspect()
+	if err != nil {
+		return err
+	}
+	list, err := inspect.Programs(s, o)
 	if err != nil {
 		return progSelection.explain(s, err)
 	}
@@ -41,22 +45,7 @@ func (c *call) progShow() error {
 
 // printProgram prints a program as bpftool does, for scripts that read that.
 func printProgram(w io.Writer, p *inspect.Program) {
-	fmt.Fprintf(w, "%d: %s  ", p.ID, typeText(p.Type))
-	if p.Name != "" {
-		fmt.Fprintf(w, "name %s  ", p.Name)
-	}
-	fmt.Fprintf(w, "tag %s", p.Tag)
-	printDevice(w, p.Dev)
-	if p.GPLCompatible {
-		fmt.Fprint(w, "  gpl")
-	}
-	if p.RunTimeNS > 0 {
-		fmt.Fprintf(w, " run_time_ns %d run_cnt %d", p.RunTimeNS, p.RunCount)
-	}
-	if p.RecursionMisses > 0 {
-		fmt.Fprintf(w, " recursion_misses %d", p.RecursionMisses)
-	}
-	fmt.Fprintln(w)
+	printProgramHead(w, p)
 	if p.LoadedAt != nil {
 		fmt.Fprintf(w, "\tloaded_at %s  uid %d\n", time.Unix(*p.LoadedAt, 0).Format("2006-01-02T15:04:05-0700"), *p.UID)
 	}
@@ -77,6 +66,27 @@ func printProgram(w io.Writer, p *inspect.Program) {
 	if p.BTFID > 0 {
 		fmt.Fprintf(w, "\n\tbtf_id %d", p.BTFID)
 	}
+	printPids(w, p.Pids)
+	fmt.Fprintln(w)
+}
+
+// printProgramHead prints the first line of it.
+func printProgramHead(w io.Writer, p *inspect.Program) {
+	fmt.Fprintf(w, "%d: %s  ", p.ID, typeText(p.Type))
+	if p.Name != "" {
+		fmt.Fprintf(w, "name %s  ", p.Name)
+	}
+	fmt.Fprintf(w, "tag %s", p.Tag)
+	printDevice(w, p.Dev)
+	if p.GPLCompatible {
+		fmt.Fprint(w, "  gpl")
+	}
+	if p.RunTimeNS > 0 {
+		fmt.Fprintf(w, " run_time_ns %d run_cnt %d", p.RunTimeNS, p.RunCount)
+	}
+	if p.RecursionMisses > 0 {
+		fmt.Fprintf(w, " recursion_misses %d", p.RecursionMisses)
+	}
 	fmt.Fprintln(w)
 }
 
@@ -91,6 +101,14 @@ func typeText(t inspect.TypeName) string {
 func printPins(w io.Writer, pins []string) {
 	for _, p := range pins {
 		fmt.Fprintf(w, "\n\tpinned %s", p)
+	}
+}
+
+func printPids(w io.Writer, pids []inspect.Holder) {
+	before := "\n\tpids "
+	for _, p := range pids {
+		fmt.Fprintf(w, "%s%s(%d)", before, p.Comm, p.PID)
+		before = ", "
 	}
 }
 

@@ -111,5 +111,14 @@ func (c *call) lastSelector(of selection) (s inspect.Selector, err error) {
 	return s, c.end()
 }
 
-// inspect is what else the options ask to find out.
-func (c *call) inspect() inspect.Options { return inspect.Options{Pins: c.opts.bpffs} }
+// inspect finds out who holds what, and what else the options ask for.
+func (c *call) inspect() (inspect.Options, error) {
+	holders, err := inspect.ReadHolders()
+	if err != nil {
+		return inspect.Options{}, err
+	}
+	if !holders.Iterator {
+		fmt.Fprintf(c.err, "note: only processes that /proc shows are told: %v\n", holders.Why)
+	}
+	return inspect.Options{Pins: c.opts.bpffs, Holders: holders}, nil
+}

@@ -22,8 +22,9 @@ type Inspector interface {
 	// RunChain runs packets through a copy of the hook's chain; nothing at the
 	// hook changes.
 	RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) (*l3af.ChainRun, error)
-	// ExplainChain loads the chain, and its programs alone, to see what they cost.
-	ExplainChain(ctx context.Context, h l3af.Hook) (*l3af.ChainPlan, error)
+	// ExplainChain loads the chain, and its programs alone, to see what they
+	// cost. It is the one in force, or that of s.
+	ExplainChain(ctx context.Context, h l3af.Hook, s *l3af.State) (*l3af.ChainPlan, error)
 	// DumpChain gives the chain's code, with jited that which the CPU runs.
 	DumpChain(ctx context.Context, h l3af.Hook, jited bool) (*l3af.ChainCode, error)
 }
@@ -119,7 +120,13 @@ func (s *Server) explainChain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	x, err := s.node.ExplainChain(r.Context(), h)
+	var state *l3af.State
+	if r.Method == http.MethodPost {
+		if state, err = s.readState(w, r); err != nil {
+			return err
+		}
+	}
+	x, err := s.node.ExplainChain(r.Context(), h, state)
 	if err != nil {
 		return err
 	}

@@ -159,6 +159,12 @@ func Routes() []Route {
 				problem(http.StatusUnprocessableEntity, "The chain cannot be composed (code invalid).")),
 			handle: (*Server).explainChain,
 		}, {
+			Method: http.MethodPost, Path: "/v1/chains/{interface}/{hook}/explain", ID: "explainProposedChain", Summary: "The same of the chain that this state has for the hook",
+			Description: "Nothing is applied. It takes the right to write, because the daemon loads programs and opens the packages that are named.",
+			Write:       true, Params: chainPath{}, Body: l3af.State{}, YAML: true,
+			Answers: ok(l3af.ChainPlan{}, "The explanation.", append([]Answer{forbidden, noChain}, badDocument...)...),
+			handle:  (*Server).explainChain,
+		}, {
 			Method: http.MethodGet, Path: "/v1/chains/{interface}/{hook}/dump", ID: "dumpChain", Summary: "The code of a hook's chain",
 			Description: "It takes the right to write: machine code tells where to attack a kernel.",
 			Write:       true, Params: dumpPath{},

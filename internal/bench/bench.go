@@ -181,6 +181,7 @@ func fastest(best *float64, c *Composed, in []byte, repeat int) error {
 // Composed is one loaded composition.
 type Composed struct {
 	Program *ebpf.Program
+	each    []*ebpf.Program // in place of Program, where the kernel composes
 	close   []interface{ Close() error }
 }
 
@@ -241,16 +242,7 @@ func Load(how string, size int) (*Composed, error) {
 	case how == Tail:
 		return tailCalled(spec, size)
 	}
-	members := make([]chain.Member, size)
-	for i := range members {
-		members[i] = chain.Member{
-			Name:    fmt.Sprintf("hop%d", i),
-			Spec:    spec,
-			Entry:   fmt.Sprintf("one_%d", firstHop+i),
-			Proceed: l3af.XDP.DefaultProceed(),
-		}
-	}
-	composed, err := chain.ComposeWith(l3af.XDP, members, chain.Options{NoCounters: how == Fused})
+	composed, err := chain.ComposeWith(l3af.XDP, hops(spec, l3af.XDP, size), chain.Options{NoCounters: how == Fused})
 	if err != nil {
 		return nil, err
 	}
@@ -266,31 +258,7 @@ func single(spec *ebpf.CollectionSpec, name string) (*Composed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Composed{prog, []interface{ Close() error }{prog}}, nil
-}
-
-func fused(composed *chain.Chain) (*Composed, error) {
-	c := &Composed{}
-	spec := composed.Program.Copy()
-	for _, m := range composed.Maps {
-		opened, err := ebpf.NewMap(m.Spec)
-		if err != nil {
-			c.Close()
-			return nil, err
-		}
-		c.close = append(c.close, opened)
-		if err := spec.Instructions.AssociateMap(m.Ref, opened); err != nil {
-			c.Close()
-			return nil, err
-		}
-	}
-	prog, err := ebpf.NewProgram(spec)
-	if err != nil {
-		c.Close()
-		return nil, err
-	}
-	c.Program, c.close = prog, append(c.close, prog)
-	return c, nil
+	return &Composed{Program: prog, close: []interface{ Close() error }{prog}}, nil
 }
 
 // tailCalled chains programs as L3AF does: each has a PROG_ARRAY with one

@@ -63,6 +63,26 @@ func TestReport(t *testing.T) {
 	}
 }
 
+func TestBuildReport(t *testing.T) {
+	testenv.Clean(t)
+	r, err := RunBuild(context.Background(), Options{Rounds: 1, Sizes: []int{1, 100}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Rows) != 2+len(ShippedSizes) {
+		t.Fatalf("%d rows", len(r.Rows))
+	}
+	for _, row := range r.Rows {
+		if row.Compose <= 0 || row.Load <= 0 || row.Segments != 1 || row.Instructions <= row.Programs ||
+			row.ProgramMemory < uint64(8*row.Instructions)/2 || row.MapMemory == 0 {
+			t.Errorf("%+v", row)
+		}
+	}
+	if one, hundred := r.Rows[0], r.Rows[1]; hundred.Instructions < one.Instructions+99*5 || hundred.Kept <= one.Kept {
+		t.Errorf("one program: %+v, a hundred: %+v", one, hundred)
+	}
+}
+
 func BenchmarkChain(b *testing.B) {
 	testenv.Root(b)
 	for _, size := range append([]int{0}, Sizes...) {

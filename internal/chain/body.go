@@ -26,7 +26,7 @@ func (l *listing) splice(program string, f function, names []string, out *exitPl
 	labels, unread, first := l.labels(f), unread(f, out), len(l.ins)
 	defer func() {
 		if len(l.ins) > first {
-			l.ins[first].Metadata.Set(beginsKey{}, program)
+			l.ins[first] = begins(l.ins[first], program)
 		}
 	}()
 	for i := 0; i < len(f.ins); i++ {
@@ -79,15 +79,6 @@ func (l *listing) splice(program string, f function, names []string, out *exitPl
 		l.add(asm.Add.Imm(ins.Dst, -frameShift))
 	}
 	return nil
-}
-
-type beginsKey struct{}
-
-// Begins names the program whose inlined code begins with an instruction of a
-// chain, "" for none.
-func Begins(ins *asm.Instruction) string {
-	program, _ := ins.Metadata.Get(beginsKey{}).(string)
-	return program
 }
 
 // keep adds a function as it is, under the names of the chain. Its length is

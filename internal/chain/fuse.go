@@ -172,7 +172,7 @@ func (f *fusion) again() asm.Instruction {
 }
 
 func (f *fusion) call(i int) asm.Instruction {
-	return asm.Call.Label(f.symbols[i][0]).WithSource(asm.Comment("l3af: call " + f.parts[i].Name))
+	return asm.Call.Label(f.symbols[i][0]).WithSource(asm.Comment(markCall + f.parts[i].Name))
 }
 
 // partAt is the part whose entry function holds an offset, in raw

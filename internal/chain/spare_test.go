@@ -33,8 +33,10 @@ func TestNothingIsAddedToABody(t *testing.T) {
 		}
 		var begins, names []string
 		for i := range c.Program.Instructions {
-			if name := Begins(&c.Program.Instructions[i]); name != "" {
-				begins = append(begins, name)
+			if line := c.Program.Instructions[i].Source(); line != nil {
+				if name, _, ok := (Comment{Text: line.String()}).Begins(); ok {
+					begins = append(begins, name)
+				}
 			}
 		}
 		for _, m := range members {

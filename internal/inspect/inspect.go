@@ -53,7 +53,8 @@ func (s Selector) String() string {
 
 // Options say what else to find out, which takes longer.
 type Options struct {
-	Pins bool // where objects are pinned
+	Pins    bool     // where objects are pinned
+	Holders *Holders // who holds them, when it was asked
 }
 
 func (o Options) pins() (Pins, error) {

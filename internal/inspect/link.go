@@ -30,6 +30,7 @@ type LinkHead struct {
 // LinkTail is what every link ends with.
 type LinkTail struct {
 	Pinned []string `json:"pinned,omitzero"` // as of a [Program]
+	Pids   []Holder `json:"pids,omitempty"`  // who has a descriptor of it
 }
 
 // MarshalJSON gives one object: the head, what depends on the type, the tail.
@@ -121,8 +122,8 @@ type IterLink struct {
 
 // Links reads the links that a selector means, in the order of their ids.
 // Errors are those of [OpenLinks].
-func Links(s Selector, o Options) ([]Link, error) {
-	pins, err := o.pins()
+func Links(s Selector, opts Options) ([]Link, error) {
+	pins, err := opts.pins()
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +136,7 @@ func Links(s Selector, o Options) ([]Link, error) {
 		} else if err != nil {
 			return fmt.Errorf("link %d: %w", info.ID, err)
 		}
-		l.Pinned = pins.of(bpfsys.Link, l.ID)
+		l.Pinned, l.Pids = pins.of(bpfsys.Link, l.ID), opts.Holders.Of(bpfsys.Link, l.ID)
 		list = append(list, l)
 		return nil
 	})

@@ -26,19 +26,20 @@ type Map struct {
 	Frozen        int       `json:"frozen"` // 1: user space cannot write it any more
 	BTFID         uint32    `json:"btf_id,omitempty"`
 	Pinned        []string  `json:"pinned,omitzero"` // as of a [Program]
+	Pids          []Holder  `json:"pids,omitempty"`  // who has a descriptor of it
 }
 
 // Maps reads the maps that a selector means, in the order of their ids. Errors
 // are those of [OpenMaps].
-func Maps(s Selector, o Options) ([]Map, error) {
-	pins, err := o.pins()
+func Maps(s Selector, opts Options) ([]Map, error) {
+	pins, err := opts.pins()
 	if err != nil {
 		return nil, err
 	}
 	var list []Map
 	err = maps(s, unix.BPF_F_RDONLY, func(o *bpfsys.Open, info *bpfsys.MapInfo) error {
 		m := newMap(info, fdinfo(o))
-		m.Pinned = pins.of(bpfsys.Map, m.ID)
+		m.Pinned, m.Pids = pins.of(bpfsys.Map, m.ID), opts.Holders.Of(bpfsys.Map, m.ID)
 		list = append(list, m)
 		return nil
 	})

@@ -37,6 +37,7 @@ type Program struct {
 	MapIDs          []uint32 `json:"map_ids,omitempty"`
 	BTFID           uint32   `json:"btf_id,omitempty"`
 	Pinned          []string `json:"pinned,omitzero"` // nil: not looked for, or there are no pins at all
+	Pids            []Holder `json:"pids,omitempty"`  // who has a descriptor of it
 
 	VerifiedInsns uint32 `json:"verified_insns,omitempty"` // instructions the verifier looked at
 }
@@ -51,8 +52,8 @@ type Device struct {
 
 // Programs reads the programs that a selector means, in the order of their ids.
 // Errors are those of [OpenPrograms].
-func Programs(s Selector, o Options) ([]Program, error) {
-	pins, err := o.pins()
+func Programs(s Selector, opts Options) ([]Program, error) {
+	pins, err := opts.pins()
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +71,7 @@ func Programs(s Selector, o Options) ([]Program, error) {
 			}
 			p.MapIDs = ids[:min(again.NrMapIDs, info.NrMapIDs)]
 		}
-		p.Pinned = pins.of(bpfsys.Prog, p.ID)
+		p.Pinned, p.Pids = pins.of(bpfsys.Prog, p.ID), opts.Holders.Of(bpfsys.Prog, p.ID)
 		list = append(list, p)
 		return nil
 	})

@@ -155,13 +155,14 @@ func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) 
 }
 
 // ExplainChain says how the chain of a hook came about and what it costs: as
-// a whole, and each of its programs alone. For that they are loaded aside.
-func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook) (*l3af.ChainPlan, error) {
+// a whole, and each of its programs alone. For that they are loaded aside. It is
+// the chain of the state in force, or of s.
+func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook, s *l3af.State) (*l3af.ChainPlan, error) {
 	kernel, err := n.inspector()
 	if err != nil {
 		return nil, err
 	}
-	m, c, running, err := n.wanted(ctx, nil, h)
+	m, c, running, err := n.wanted(ctx, s, h)
 	if err != nil {
 		return nil, err
 	}
@@ -258,10 +259,8 @@ func (n *Node) DumpChain(ctx context.Context, h l3af.Hook, jited bool) (*l3af.Ch
 	return d, nil
 }
 
-// listing gives the functions of a chain. What the composer adds has comments
-// that begin with "l3af: ".
+// listing gives the functions of a chain.
 func listing(c *chain.Chain) []l3af.FunctionCode {
-	const glue = "l3af: "
 	var list []l3af.FunctionCode
 	for s, code := range c.Specs() {
 		owner := "" // whose the instruction is
@@ -283,9 +282,10 @@ func listing(c *chain.Chain) []l3af.FunctionCode {
 			if src := ins.Source(); src != nil {
 				one.Source = strings.TrimSpace(src.String())
 			}
-			if name := chain.Begins(ins); name != "" {
-				owner = name
-			} else if strings.HasPrefix(one.Source, glue) {
+			comment := chain.Comment{Offset: offset, Text: one.Source}
+			if name, line, ok := comment.Begins(); ok {
+				owner, one.Source = name, line
+			} else if comment.Ours() {
 				owner = ""
 			}
 			one.Program = owner

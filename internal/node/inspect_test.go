@@ -86,7 +86,7 @@ func TestLookingChangesNothing(t *testing.T) {
 			return err
 		},
 		"explain": func(t *testing.T) error {
-			x, err := n.ExplainChain(t.Context(), h)
+			x, err := n.ExplainChain(t.Context(), h, nil)
 			if err == nil && (len(x.Programs) != 2 || x.Programs[1].Cost.Verified == 0 || x.Cost.Verified < x.Programs[1].Cost.Verified || x.Programs[0].Entry != "acl") {
 				t.Errorf("explain: %+v", x)
 			}

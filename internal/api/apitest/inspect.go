@@ -48,13 +48,17 @@ func (n *Node) RunChain(_ context.Context, h l3af.Hook, req *l3af.RunRequest) (*
 	return r, nil
 }
 
-// ExplainChain says how many programs the chain has.
-func (n *Node) ExplainChain(_ context.Context, h l3af.Hook) (*l3af.ChainPlan, error) {
+// ExplainChain says how many programs the chain has; its ID is "proposed" where
+// it gets a document.
+func (n *Node) ExplainChain(_ context.Context, h l3af.Hook, s *l3af.State) (*l3af.ChainPlan, error) {
 	c, err := n.chain(h)
 	if err != nil {
 		return nil, err
 	}
 	x := &l3af.ChainPlan{Interface: h.Interface, Netns: h.Netns, Hook: h.Kind, ID: c.ID, Segments: 1, Cost: l3af.Cost{Stack: []int{8}}, Programs: []l3af.ProgramPlan{}}
+	if s != nil {
+		x.ID, x.Running = "proposed", c.ID
+	}
 	for _, p := range c.Programs {
 		x.Programs = append(x.Programs, l3af.ProgramPlan{
 			Name: p.Name, Package: p.Package, Linkage: "inlined", Proceed: []l3af.Verdict{l3af.Pass},

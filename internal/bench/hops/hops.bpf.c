@@ -6,12 +6,9 @@
 // too short for it: what is measured is the way from program to program.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include "hops.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
-
-// Each program has a bound of its own, so that no compiler can merge two checks
-// into one. They go around from 14 to 53 bytes.
-#define BOUND(n) (14 + (n - 9) % 40)
 
 static __always_inline int hop(struct xdp_md *ctx, __u32 bound)
 {
@@ -23,10 +20,6 @@ static __always_inline int hop(struct xdp_md *ctx, __u32 bound)
 	return data + bound > end ? XDP_DROP : XDP_PASS;
 }
 
-#define TEN(M, t) M(t##0) M(t##1) M(t##2) M(t##3) M(t##4) M(t##5) M(t##6) M(t##7) M(t##8) M(t##9)
-#define HUNDRED(M) TEN(M, 1) TEN(M, 2) TEN(M, 3) TEN(M, 4) TEN(M, 5) TEN(M, 6) TEN(M, 7) TEN(M, 8) TEN(M, 9) TEN(M, 10)
-
-// Programs are numbered from 10, so that the numbers paste together.
 #define ONE(n) SEC("xdp") int one_##n(struct xdp_md *ctx) { return hop(ctx, BOUND(n)); }
 HUNDRED(ONE)
 
@@ -52,8 +45,6 @@ HUNDRED(FUNCTION)
 
 #define CALL(n) if (function_##n(ctx) != XDP_PASS) return XDP_DROP;
 #define MERGE(n) if (hop(ctx, BOUND(n)) != XDP_PASS) return XDP_DROP;
-#define FIVE(M) M(10) M(11) M(12) M(13) M(14)
-#define FIFTY(M) TEN(M, 1) TEN(M, 2) TEN(M, 3) TEN(M, 4) TEN(M, 5)
 
 #define CHAIN(name, body) SEC("xdp") int name(struct xdp_md *ctx) { body return XDP_PASS; }
 CHAIN(merged_1, MERGE(10))
