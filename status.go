@@ -61,6 +61,7 @@ type ProgramStatus struct {
 	Verdicts map[Verdict]uint64 `json:"verdicts"`          // its return codes by name; none is 0
 	Proceed  []Verdict          `json:"proceed,omitempty"` // after which the next program runs
 	Maps     []string           `json:"maps,omitempty"`    // those of its maps that outlive it
+	Agent    *AgentStatus       `json:"agent,omitempty"`
 	Monitor  []MonitorStatus    `json:"monitor,omitempty"` // in the document's order
 }
 
@@ -73,6 +74,19 @@ type MonitorStatus struct {
 	Key        string     `json:"key"`
 	Aggregator Aggregator `json:"aggregator"`
 	Value      float64    `json:"value"`
+}
+
+// AgentStatus is the userspace half of a program.
+type AgentStatus struct {
+	// State is starting, updating, running, done (it has ended with status 0, as
+	// it should), restarting (after a pause), stopping or failed.
+	State    string `json:"state"`
+	PID      int    `json:"pid,omitempty"`
+	Restarts int    `json:"restarts"`        // of a daemon that ended by itself
+	Error    string `json:"error,omitempty"` // why it ended last, or does not start
+	// What it and all that it made have used; 0 where the kernel does not tell.
+	CPUSeconds float64 `json:"cpu_seconds,omitempty"`
+	Memory     int64   `json:"memory,omitempty"` // bytes, now
 }
 
 // ProbeStatus is one probe.

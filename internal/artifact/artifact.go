@@ -51,6 +51,13 @@ type file struct {
 	exec bool // may be run: never an object or the manifest
 }
 
+func (f file) mode() fs.FileMode {
+	if f.exec {
+		return 0o700
+	}
+	return 0o600
+}
+
 // Object returns the bytes of an object by its name in the package. The caller
 // must not change them.
 func (p *Package) Object(name string) ([]byte, error) {
@@ -72,6 +79,33 @@ func (p *Package) Objects() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// Files lists the names of all files of the package in order.
+func (p *Package) Files() []string { return slices.Sorted(maps.Keys(p.files)) }
+
+// Executable reports whether the package has a file of that name that may be run.
+func (p *Package) Executable(name string) bool { return p.files[name].exec }
+
+// Unpack writes the files of the package below a directory, which must not
+// be there yet. They are their owner's alone.
+func (p *Package) Unpack(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	for _, name := range p.Files() {
+		to := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+			return err
+		}
+		if err := os.WriteFile(to, p.files[name].data, p.files[name].mode()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func isObject(name string) bool { return strings.HasSuffix(strings.ToLower(name), ".o") }

@@ -68,11 +68,7 @@ func (s *Store) put(p *Package) error {
 		for d := filepath.Dir(to); d != temp; d = filepath.Dir(d) {
 			dirs[d] = true
 		}
-		mode := fs.FileMode(0o600)
-		if p.files[name].exec {
-			mode = 0o700
-		}
-		if err := writeSync(to, p.files[name].data, mode); err != nil {
+		if err := writeSync(to, p.files[name].data, p.files[name].mode()); err != nil {
 			return err
 		}
 	}
