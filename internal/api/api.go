@@ -18,9 +18,12 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"l3af"
+	"l3af/internal/bind"
+	"l3af/internal/configs"
 )
 
 // Node is the machine that is served.
@@ -28,6 +31,12 @@ type Node interface {
 	// Apply makes s the state of the node. ifRevision is the revision that must
 	// be in force, -1 for any. Errors: [*l3af.InvalidError], [*l3af.ConflictError].
 	Apply(ctx context.Context, s *l3af.State, by string, ifRevision int) (*l3af.Applied, error)
+	// Edit is Apply for a state that was made of revision ifRevision: packages
+	// that it names stay what they are, but those that fresh reports. What the
+	// kernel would refuse is a mistake as well.
+	Edit(ctx context.Context, s *l3af.State, by string, ifRevision int, fresh func(ref string) bool) (*l3af.Applied, error)
+	// Entries lists the programs of an object, of the package as Edit would take it.
+	Entries(ctx context.Context, ref, object string, fresh bool) ([]bind.Entry, error)
 	// Plan says what Apply would do, and changes nothing.
 	Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error)
 	// Check finds what is wrong with the packages and values of a state that
@@ -52,6 +61,13 @@ type Options struct {
 	Log     *slog.Logger // nil: none
 	Metrics *Metrics     // nil: new ones
 	Group   string       // whose members may write; "": l3af
+	// Configs is this machine for L3AF's API. Look is the server's affair, and
+	// nil Interfaces are those of the process's network namespace.
+	Configs configs.Host
+	// Restart hands over to another version of the daemon; nil: there is none.
+	// It returns when the other one serves, or says why it does not.
+	Restart func(ctx context.Context, version string) error
+	Swagger bool // serve /swagger/
 }
 
 // Server is the API of one node.
@@ -62,12 +78,19 @@ type Server struct {
 	metrics   http.Handler
 	mux       *http.ServeMux
 	keepAlive time.Duration // between comments of an event stream
+
+	configs    *configs.Host
+	meters     *configsMetrics
+	changing   chan struct{} // held by a call of L3AF's API that changes the state
+	restart    func(ctx context.Context, version string) error
+	restarting atomic.Bool
+	swagger    bool
 }
 
 // New returns the API of a node. A request that did not come through
 // [Server.Serve] can only read.
 func New(node Node, opts Options) *Server {
-	s := &Server{node: node, log: opts.Log, group: opts.Group, mux: http.NewServeMux(), keepAlive: 15 * time.Second}
+	s := &Server{node: node, log: opts.Log, group: opts.Group, keepAlive: 15 * time.Second}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -77,26 +100,40 @@ func New(node Node, opts Options) *Server {
 	if opts.Metrics == nil {
 		opts.Metrics = NewMetrics("")
 	}
-	s.metrics = opts.Metrics.handler(node, s.log)
+	s.configs, s.changing, s.restart, s.swagger = s.configsHost(opts.Configs), make(chan struct{}, 1), opts.Restart, opts.Swagger
+	s.metrics, s.meters = opts.Metrics.handler(node, s.log, opts.Configs.Name)
+	s.mux = s.routes(func(Route) bool { return true })
+	return s
+}
+
+// routes serves the routes that want says.
+func (s *Server) routes(want func(Route) bool) *http.ServeMux {
+	mux := http.NewServeMux()
 	methods := make(map[string]map[string]Route)
 	for _, r := range Routes() {
+		if !want(r) {
+			continue
+		}
 		if methods[r.Path] == nil {
 			methods[r.Path] = make(map[string]Route)
 		}
 		methods[r.Path][r.Method] = r
 	}
 	for path, routes := range methods {
-		s.mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { s.dispatch(w, r, routes) })
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { s.dispatch(w, r, routes) })
 	}
-	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, &Problem{Status: http.StatusNotFound, Code: CodeNotFound,
 			Detail: "there is nothing at " + r.URL.Path, Hint: "/openapi.json describes what there is"})
 	})
-	return s
+	return mux
 }
 
 // ServeHTTP answers one request. A panic costs the request, not the daemon.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.answer(s.mux, w, r) }
+
+// answer answers one request with a part of the API.
+func (s *Server) answer(part http.Handler, w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	rec := &recorder{ResponseWriter: w}
 	defer func() {
@@ -121,7 +158,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := rec.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	s.mux.ServeHTTP(rec, r)
+	part.ServeHTTP(rec, r)
 }
 
 func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, routes map[string]Route) {
@@ -195,10 +232,15 @@ func (s *Server) respond(w http.ResponseWriter, status int, contentType string, 
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("write answer: %w", err)
 	}
+	return s.write(w, status, contentType, body.Bytes())
+}
+
+// write writes an answer. That the client goes is no error.
+func (s *Server) write(w http.ResponseWriter, status int, contentType string, body []byte) error {
 	w.Header().Set("Content-Type", contentType)
 	deadline(w, writeTimeout)
 	w.WriteHeader(status)
-	if _, err := w.Write(body.Bytes()); err != nil {
+	if _, err := w.Write(body); err != nil {
 		s.log.Debug("client went away", "error", err)
 	}
 	return nil
@@ -244,12 +286,13 @@ const (
 	CodeUnsupportedMediaType = "unsupported_media_type" // 415
 	CodeInternal             = "internal"               // 500
 	CodeUnhealthy            = "unhealthy"              // 503
+	CodeUnavailable          = "unavailable"            // 503 for now
 )
 
 // Codes lists every code.
 func Codes() []string {
 	return []string{CodeInvalid, CodeForbidden, CodeNotFound, CodeMethodNotAllowed, CodeConflict, CodePreconditionFailed,
-		CodeTooLarge, CodeUnsupportedMediaType, CodeInternal, CodeUnhealthy}
+		CodeTooLarge, CodeUnsupportedMediaType, CodeInternal, CodeUnhealthy, CodeUnavailable}
 }
 
 // Problem is what an answer other than success says (RFC 9457).

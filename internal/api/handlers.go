@@ -126,27 +126,33 @@ func (s *Server) onlyIf(r *http.Request) (int, error) {
 	return only, nil
 }
 
-// readTree reads the document in the body; nil when there is none.
-func readTree(w http.ResponseWriter, r *http.Request) (tree any, empty bool, err error) {
+// readBody reads what was sent, within bounds.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if err := mediaType(r); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	tooLarge := &Problem{Status: http.StatusRequestEntityTooLarge, Code: CodeTooLarge,
 		Detail: "the body is over 16 MiB", Hint: "fewer map entries, or compact JSON, make it smaller"}
 	if r.ContentLength > maxBody {
-		return nil, false, tooLarge
+		return nil, tooLarge
 	}
 	ctl := http.NewResponseController(w)
 	_ = ctl.SetReadDeadline(time.Now().Add(bodyTimeout)) // recorders of tests have none
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	_ = ctl.SetReadDeadline(time.Time{})
 	if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
-		return nil, false, tooLarge
+		return nil, tooLarge
 	} else if err != nil {
-		return nil, false, &Problem{Status: http.StatusBadRequest, Code: CodeInvalid, Detail: "read body: " + err.Error()}
+		return nil, &Problem{Status: http.StatusBadRequest, Code: CodeInvalid, Detail: "failed to read request body: " + err.Error()}
 	}
-	if len(body) == 0 {
-		return nil, true, nil
+	return body, nil
+}
+
+// readTree reads the document in the body; nil when there is none.
+func readTree(w http.ResponseWriter, r *http.Request) (tree any, empty bool, err error) {
+	body, err := readBody(w, r)
+	if err != nil || len(body) == 0 {
+		return nil, err == nil, err
 	}
 	if tree, err = doc.Parse(body); err != nil {
 		return nil, false, &Problem{Status: http.StatusBadRequest, Code: CodeInvalid, Detail: err.Error(),

@@ -58,13 +58,14 @@ func (m *Metrics) Observe(duration time.Duration, steps, failures int) {
 	m.failures.Add(float64(max(failures, 0)))
 }
 
-func (m *Metrics) handler(node Node, log *slog.Logger) http.Handler {
+func (m *Metrics) handler(node Node, log *slog.Logger, host string) (http.Handler, *configsMetrics) {
 	status := prometheus.NewRegistry()
 	status.MustRegister(&collector{node, log})
+	upstream := newConfigsMetrics(node, host, status)
 	return promhttp.HandlerFor(prometheus.Gatherers{m.registry, status}, promhttp.HandlerOpts{
 		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelError),
 		ErrorHandling: promhttp.ContinueOnError,
-	})
+	}), upstream
 }
 
 var (

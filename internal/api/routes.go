@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"l3af"
+	"l3af/internal/configs"
 )
 
 //go:generate go run ./gen openapi.json
@@ -84,6 +85,42 @@ type chainPath struct {
 	Interface string `path:"interface" description:"The interface; in another network namespace NETNS:INTERFACE, slashes as %2F."`
 	Hook      string `path:"hook" enum:"xdp,tc-ingress,tc-egress"`
 }
+
+type configsVersion struct {
+	Version string `path:"version" description:"Anything; v1 is usual."`
+}
+
+type configsIface struct {
+	configsVersion
+	Iface string `path:"iface" description:"An interface of this host."`
+}
+
+type bpfsPath struct {
+	Iface string `path:"iface" description:"An interface of this host."`
+}
+
+type swaggerPath struct {
+	Page string `path:"page" enum:"index.html,doc.json"`
+}
+
+// done are the answers of L3AF's calls, which say nothing when all is well.
+func done(description string) []Answer {
+	return []Answer{
+		{http.StatusOK, "application/json", NoBody{}, description + " There is no body. Warning headers tell what in the payload has no effect."},
+		forbidden,
+		problem(http.StatusBadRequest, "The payload cannot be read (code invalid)."),
+		problem(http.StatusNotFound, "The interface or a package is not there (code not_found)."),
+		problem(http.StatusConflict, "The payload contradicts what is there (code conflict)."),
+		problem(http.StatusRequestEntityTooLarge, "The body is over 16 MiB (code too_large)."),
+		problem(http.StatusUnsupportedMediaType, "The body is neither JSON nor text (code unsupported_media_type)."),
+		problem(http.StatusUnprocessableEntity, "The payload is for another host or has mistakes, or the kernel or an agent refuses a program (code invalid)."),
+		problem(http.StatusServiceUnavailable, "Packages cannot be had now, or a restart is under way (code unavailable)."),
+		problem(http.StatusInternalServerError, "Something failed; detail has the whole trail (code internal)."),
+	}
+}
+
+// NoBody is the body of an answer that has none.
+type NoBody struct{}
 
 // Health says whether the daemon does its work.
 type Health struct {
@@ -172,6 +209,50 @@ func Routes() []Route {
 				problem(http.StatusBadRequest, "The query cannot be read (code invalid)."),
 				problem(http.StatusUnprocessableEntity, "The chain cannot be composed (code invalid).")),
 			handle: (*Server).dumpChain,
+		}, {
+			Method: http.MethodPost, Path: "/l3af/configs/{version}/update", ID: "configsUpdate", Summary: "L3AF: the whole state of the host",
+			Description: "Interfaces and programs that are not listed go; an interface with empty lists has none. What did not come through L3AF's API stays. All of it is done, or nothing.",
+			Write:       true, Params: configsVersion{}, Body: []configs.Interface{},
+			Answers: done("The host runs what was listed."),
+			handle:  (*Server).configsUpdate,
+		}, {
+			Method: http.MethodPost, Path: "/l3af/configs/{version}/add", ID: "configsAdd", Summary: "L3AF: more programs",
+			Description: "A program that is there already, and is the same, is left alone; another one of its name is a conflict.",
+			Write:       true, Params: configsVersion{}, Body: []configs.Interface{},
+			Answers: done("The programs run as well."),
+			handle:  (*Server).configsAdd,
+		}, {
+			Method: http.MethodPost, Path: "/l3af/configs/{version}/delete", ID: "configsDelete", Summary: "L3AF: fewer programs",
+			Write: true, Params: configsVersion{}, Body: []configs.InterfaceNames{},
+			Answers: done("The programs are gone."),
+			handle:  (*Server).configsDelete,
+		}, {
+			Method: http.MethodGet, Path: "/l3af/configs/{version}", ID: "configsAll", Summary: "L3AF: what every interface runs",
+			Params:  configsVersion{},
+			Answers: ok([]configs.Interface{}, "The interfaces, with every field of their programs.", damaged),
+			handle:  (*Server).configsAll,
+		}, {
+			Method: http.MethodGet, Path: "/l3af/configs/{version}/{iface}", ID: "configsOne", Summary: "L3AF: what one interface runs",
+			Params:  configsIface{},
+			Answers: ok(configs.Interface{}, "The interface.", problem(http.StatusNotFound, "The host has no such interface (code not_found)."), damaged),
+			handle:  (*Server).configsOne,
+		}, {
+			Method: http.MethodPut, Path: "/l3af/configs/{version}/restart", ID: "configsRestart", Summary: "L3AF: another version of l3afd takes over",
+			Description: "The answer comes when the new version serves, or when it does not and the old one serves on.",
+			Write:       true, Params: configsVersion{}, Body: configs.Restart{},
+			Answers: done("The new version serves."),
+			handle:  (*Server).configsRestart,
+		}, {
+			Method: http.MethodGet, Path: "/bpfs/{iface}", ID: "getBPFs", Summary: "L3AF: what runs of each program of an interface",
+			Params:  bpfsPath{},
+			Answers: ok([]Debug{}, "The programs, with the host's probes.", problem(http.StatusNotFound, "The host has no such interface (code not_found)."), damaged),
+			handle:  (*Server).getBPFs,
+		}, {
+			Method: http.MethodGet, Path: "/swagger/{page}", ID: "getSwagger", Summary: "This description, as a page or as JSON",
+			Params: swaggerPath{},
+			Answers: []Answer{{http.StatusOK, "text/html", nil, "A page, or OpenAPI 3.1."}, {http.StatusOK, "", map[string]any{}, "A page, or OpenAPI 3.1."},
+				problem(http.StatusNotFound, "There is no such page, or none are served (code not_found).")},
+			handle: (*Server).getSwagger,
 		}, {
 			Method: http.MethodGet, Path: "/metrics", ID: "getMetrics", Summary: "Metrics for Prometheus",
 			Answers: []Answer{{http.StatusOK, "text/plain", nil, "The metrics."}},

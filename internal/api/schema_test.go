@@ -32,6 +32,12 @@ func conforms(t *testing.T, method, path string, resp *http.Response, body []byt
 			t.Errorf("%s %s: the description has no status %d", method, path, resp.StatusCode)
 			return
 		}
+		if answer["content"] == nil {
+			if len(body) > 0 {
+				t.Errorf("%s %s: the description of %d has no body, the answer has %q", method, path, resp.StatusCode, body)
+			}
+			return
+		}
 		mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 		content, ok := answer["content"].(map[string]any)[mediaType].(map[string]any)
 		if !ok {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -77,9 +78,17 @@ func listen(path string) (net.Listener, error) {
 
 // Serve answers what comes in on l until ctx ends, and closes l. Event streams
 // end then, other requests may finish.
-func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+func (s *Server) Serve(ctx context.Context, l net.Listener) error { return s.serve(ctx, l, s) }
+
+// ServePart is Serve for nothing but the routes with these paths.
+func (s *Server) ServePart(ctx context.Context, l net.Listener, paths ...string) error {
+	part := s.routes(func(r Route) bool { return slices.Contains(paths, r.Path) })
+	return s.serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.answer(part, w, r) }))
+}
+
+func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler) error {
 	srv := &http.Server{
-		Handler:           s,
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,

@@ -49,15 +49,17 @@ func ownerOf(iface string, d direction, name string) string {
 	return d.name + "/" + iface + "/" + name
 }
 
-// belongs reports whether a probe belongs to a program of the interface;
-// iface "" means any.
-func belongs(p l3af.Probe, iface string) bool {
-	parts := strings.SplitN(p.Annotations[keyOf], "/", 3)
-	return len(parts) == 3 && (iface == "" || parts[1] == iface)
+// owner is the direction, interface and name of the program that a probe
+// belongs to; nil for other probes.
+func owner(p l3af.Probe) []string {
+	if parts := strings.SplitN(p.Annotations[keyOf], "/", 3); len(parts) == 3 {
+		return parts
+	}
+	return nil
 }
 
-// Since is when a program began to be what it is; zero for other people's.
-func Since(s l3af.Settings) time.Time {
+// since is when a program began to be what it is; zero for other people's.
+func since(s l3af.Settings) time.Time {
 	t, _ := time.Parse(time.RFC3339, s.Annotations[keySince])
 	return t
 }

@@ -19,16 +19,16 @@ func (h *Host) Update(ctx context.Context, now *l3af.State, payload []Interface)
 	e := h.edit(ctx, now)
 	e.all = true
 	if len(payload) == 0 {
-		return nil, &Error{Invalid, errors.New("failed to deploy ebpf programs: the payload names no interface: nothing was changed " +
+		return nil, &Error{Reason: Invalid, Err: errors.New("failed to deploy ebpf programs: the payload names no interface: nothing was changed " +
 			"(an interface with empty lists removes its programs)")}
 	}
 	for i, in := range payload {
 		err := e.addressed(in.HostName, in.Iface, in.Programs == nil)
 		if err == nil && reflect.DeepEqual(*in.Programs, Programs{}) {
-			err = &Error{Invalid, errors.New("iface name or bpf programs are empty: no list of programs is there (an empty list removes)")}
+			err = &Error{Reason: Invalid, Err: errors.New("iface name or bpf programs are empty: no list of programs is there (an empty list removes)")}
 		}
 		if j := slices.IndexFunc(payload[:i], func(o Interface) bool { return o.Iface == in.Iface }); err == nil && j >= 0 {
-			err = &Error{Invalid, fmt.Errorf("the interface is in the payload twice, at [%d] and at [%d]", j, i)}
+			err = &Error{Reason: Invalid, Err: fmt.Errorf("the interface is in the payload twice, at [%d] and at [%d]", j, i)}
 		}
 		if err == nil {
 			err = e.wantAll(fmt.Sprintf("[%d].bpf_programs", i), in)
@@ -87,12 +87,12 @@ func (h *Host) Delete(ctx context.Context, now *l3af.State, payload []InterfaceN
 
 // within puts upstream's words before an error.
 func within(err error, format string, args ...any) error {
-	reason := Invalid
+	out := &Error{Reason: Invalid, Err: fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)}
 	var e *Error
 	if errors.As(err, &e) {
-		reason = e.Reason
+		out.Reason, out.Program = e.Reason, e.Program
 	}
-	return &Error{reason, fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), err)}
+	return out
 }
 
 // Edit is what a request makes of a state.
@@ -141,24 +141,24 @@ func (e *edit) note(format string, args ...any) {
 func (e *edit) addressed(host, iface string, empty bool) error {
 	switch {
 	case host != e.h.Name:
-		return &Error{Invalid, fmt.Errorf("provided bpf programs do not belong to this host (they are for %.80q, this is %q)", host, e.h.Name)}
+		return &Error{Reason: Invalid, Err: fmt.Errorf("provided bpf programs do not belong to this host (they are for %.80q, this is %q)", host, e.h.Name)}
 	case iface == "" || empty:
-		return &Error{Invalid, errors.New("iface name or bpf programs are empty")}
+		return &Error{Reason: Invalid, Err: errors.New("iface name or bpf programs are empty")}
 	case slices.ContainsFunc(All(e.now, e.h.Name), func(in Interface) bool { return in.Iface == iface }):
 		return nil
 	}
 	if e.ifaces == nil {
 		var err error
 		if e.ifaces, err = e.h.Interfaces(); err != nil {
-			return &Error{Unavailable, fmt.Errorf("failed to get net interfaces: %w", err)}
+			return &Error{Reason: Unavailable, Err: fmt.Errorf("failed to get net interfaces: %w", err)}
 		}
 	}
 	loopback, ok := e.ifaces[iface]
 	if !ok {
-		return &Error{Unknown, fmt.Errorf("%.80s interface name not found in the host", iface)}
+		return &Error{Reason: Unknown, Err: fmt.Errorf("%.80s interface name not found in the host", iface)}
 	}
 	if loopback {
-		return &Error{Invalid, fmt.Errorf("%s interface name not found in the host: it is a loopback interface, which L3AF does not use", iface)}
+		return &Error{Reason: Invalid, Err: fmt.Errorf("%s interface name not found in the host: it is a loopback interface, which L3AF does not use", iface)}
 	}
 	return nil
 }
@@ -180,7 +180,7 @@ func (e *edit) wantAll(at string, in Interface) error {
 				continue
 			}
 			if j := slices.IndexFunc(list, func(o *wanted) bool { return o.sent.Name == p.Name }); j >= 0 {
-				return &Error{Invalid, fmt.Errorf("%s: %s is another program of the same name", path, list[j].path)}
+				return &Error{Reason: Invalid, Err: fmt.Errorf("%s: %s is another program of the same name", path, list[j].path)}
 			}
 			if j := slices.IndexFunc(list, func(o *wanted) bool { return o.sent.SeqID == p.SeqID }); j >= 0 {
 				e.note("%s has the seq_id %d of %s, and runs behind it", path, p.SeqID, list[j].path)
@@ -207,7 +207,7 @@ func (e *edit) wantProbe(in Interface, w *wanted) error {
 			continue
 		}
 		if !reflect.DeepEqual(o.sent, w.sent) {
-			return &Error{Invalid, fmt.Errorf("%s: %s is another probe of the same name, and probes are the whole host's", w.path, o.path)}
+			return &Error{Reason: Invalid, Err: fmt.Errorf("%s: %s is another probe of the same name, and probes are the whole host's", w.path, o.path)}
 		}
 		return nil
 	}
@@ -280,11 +280,11 @@ func (e *edit) same(have l3af.Settings, w *wanted, place string) error {
 	sent, ok := sentAs(have)
 	switch {
 	case !ok:
-		return &Error{Conflict, fmt.Errorf("%s: %s runs a program of this name that did not come through this API", w.path, place)}
+		return &Error{Reason: Conflict, Err: fmt.Errorf("%s: %s runs a program of this name that did not come through this API", w.path, place)}
 	case reflect.DeepEqual(sent, w.sent):
 		return nil
 	}
-	return &Error{Conflict, fmt.Errorf("%s: %q is there already, and is another one (update changes programs)", w.path, w.sent.Name)}
+	return &Error{Reason: Conflict, Err: fmt.Errorf("%s: %q is there already, and is another one (update changes programs)", w.path, w.sent.Name)}
 }
 
 func (e *edit) addProbe(w *wanted) error {
@@ -303,7 +303,7 @@ func (e *edit) deleteAll(in InterfaceNames) error {
 				e.note("%s %s of %s is not there: nothing to delete", d.name, name, in.Iface)
 				continue
 			case !isOurs(*have):
-				return &Error{Conflict, fmt.Errorf("%s: %q did not come through this API: it is deleted where it came from (l3af apply)", place, name)}
+				return &Error{Reason: Conflict, Err: fmt.Errorf("%s: %q did not come through this API: it is deleted where it came from (l3af apply)", place, name)}
 			case d.kind == "":
 				e.state.Probes = slices.Delete(e.state.Probes, e.probe(name), e.probe(name)+1)
 				continue
@@ -418,7 +418,7 @@ func (e *edit) take(iface string, d direction, w *wanted) error {
 	e.paths[[3]string{iface, string(d.kind), w.sent.Name}] = w.path
 	for _, p := range w.probes {
 		if i := e.probe(p.Name); i >= 0 {
-			return &Error{Conflict, fmt.Errorf("%s: its object has the program %s, and there is a probe named %s already", w.path, p.Entry, p.Name)}
+			return &Error{Reason: Conflict, Err: fmt.Errorf("%s: its object has the program %s, and there is a probe named %s already", w.path, p.Entry, p.Name)}
 		}
 		e.state.Probes = append(e.state.Probes, p)
 	}

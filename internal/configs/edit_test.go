@@ -228,7 +228,7 @@ func TestTranslate(t *testing.T) {
 		t.Fatal(err)
 	}
 	bare := func(s *l3af.Settings) {
-		if isOurs(*s) && Since(*s).IsZero() {
+		if isOurs(*s) && since(*s).IsZero() {
 			t.Error("no time")
 		}
 		s.Annotations = nil

@@ -14,8 +14,9 @@ const (
 
 // Error is why a request is refused. The state is as it was.
 type Error struct {
-	Reason Reason
-	Err    error
+	Reason  Reason
+	Err     error
+	Program *Placed // that is to blame, as far as one is
 }
 
 func (e *Error) Error() string { return e.Err.Error() }

@@ -22,10 +22,12 @@ func (e *Edit) Explain(err error) error {
 		m.Path = e.locate(m.Path)
 		told[i] = m
 	}
-	return &Error{Invalid, fmt.Errorf("%s: %w", e.failed, &l3af.InvalidError{Mistakes: told})}
+	return &Error{Reason: Invalid, Err: fmt.Errorf("%s: %w", e.failed, &l3af.InvalidError{Mistakes: told})}
 }
 
 var place = regexp.MustCompile(`^(?:chains\[(\d+)\]\.programs|probes)\[(\d+)\](?:\.(.*))?$`)
+
+var wholeChain = regexp.MustCompile(`^chains\[(\d+)\]$`)
 
 // fields are L3AF's names of what a state calls otherwise.
 var fields = []struct{ state, sent string }{
@@ -38,6 +40,11 @@ var fields = []struct{ state, sent string }{
 // locate finds the place in the payload of a place in the state; the latter
 // where the payload has nothing to do with it.
 func (e *Edit) locate(at string) string {
+	if m := wholeChain.FindStringSubmatch(at); m != nil {
+		if i, _ := strconv.Atoi(m[1]); i < len(e.State.Chains) {
+			return string(e.State.Chains[i].Hook) + "/" + e.State.Chains[i].Interface
+		}
+	}
 	m := place.FindStringSubmatch(at)
 	if m == nil {
 		return at
@@ -56,7 +63,7 @@ func (e *Edit) locate(at string) string {
 			return at
 		}
 		key = [3]string{"", "", e.State.Probes[j].Name}
-		if of := strings.SplitN(e.State.Probes[j].Annotations[keyOf], "/", 3); len(of) == 3 {
+		if of := owner(e.State.Probes[j]); of != nil {
 			for _, d := range directions {
 				if d.name == of[0] {
 					key = [3]string{of[1], string(d.kind), of[2]}

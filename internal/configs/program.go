@@ -68,7 +68,12 @@ type wanted struct {
 }
 
 // translate says a program in the words of the state.
-func (e *edit) translate(in Interface, d direction, p Program, at string) (*wanted, error) {
+func (e *edit) translate(in Interface, d direction, p Program, at string) (_ *wanted, err error) {
+	defer func() {
+		if wrong := (*Error)(nil); errors.As(err, &wrong) {
+			wrong.Program = &Placed{Label: p.Name, Version: p.Version, Direction: d.arg, Iface: in.Iface, IPv4: in.IPv4Address}
+		}
+	}()
 	h, w := e.h, &wanted{sent: p, path: at}
 	var wrong []l3af.Mistake
 	check := func(bad bool, field, format string, args ...any) {
@@ -106,7 +111,7 @@ func (e *edit) translate(in Interface, d direction, p Program, at string) (*want
 		check(err != nil, "artifact", "%v", err)
 	}
 	if len(wrong) > 0 {
-		return nil, &Error{Invalid, &l3af.InvalidError{Mistakes: wrong}}
+		return nil, &Error{Reason: Invalid, Err: &l3af.InvalidError{Mistakes: wrong}}
 	}
 	if e.all {
 		e.fresh[ref] = true
@@ -132,9 +137,9 @@ func (e *edit) translate(in Interface, d direction, p Program, at string) (*want
 	entries, err := h.Look(e.ctx, ref, w.program.Object, e.all)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &Error{Unknown, fmt.Errorf("failed to download and start eBPF program %s version %s iface %s direction %s with err %w", p.Name, p.Version, in.Iface, d.arg, err)}
+		return nil, &Error{Reason: Unknown, Err: fmt.Errorf("failed to download and start eBPF program %s version %s iface %s direction %s with err %w", p.Name, p.Version, in.Iface, d.arg, err)}
 	case err != nil:
-		return nil, &Error{Unavailable, fmt.Errorf("failed to download and start eBPF program %s version %s iface %s direction %s with err %w", p.Name, p.Version, in.Iface, d.arg, err)}
+		return nil, &Error{Reason: Unavailable, Err: fmt.Errorf("failed to download and start eBPF program %s version %s iface %s direction %s with err %w", p.Name, p.Version, in.Iface, d.arg, err)}
 	}
 	for _, entry := range entries {
 		if entry.Event != "" && entry.Name != p.EntryFunctionName {

@@ -79,7 +79,7 @@ func open(body []byte) (*reader, any, error) {
 }
 
 func malformed(err error) error {
-	return &Error{Malformed, fmt.Errorf("failed to unmarshal payload: %w", err)}
+	return &Error{Reason: Malformed, Err: fmt.Errorf("failed to unmarshal payload: %w", err)}
 }
 
 func (r *reader) fail(path, format string, args ...any) {

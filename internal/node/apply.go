@@ -26,16 +26,17 @@ import (
 //
 // ifRevision is the revision that must be the current one; negative: any.
 func (n *Node) Apply(ctx context.Context, s *l3af.State, by string, ifRevision int) (*l3af.Applied, error) {
-	return n.change(ctx, by, ifRevision, func() (*l3af.State, opener, error) {
+	return n.change(ctx, by, ifRevision, nil, func() (*l3af.State, opener, error) {
 		return s, n.opener(ctx), nil
 	})
 }
 
 // Edit is [Node.Apply] for a state that was made of revision ifRevision by
 // changing a part of it: packages that the revision names stay what they are,
-// wherever they came from, but those that fresh reports.
+// wherever they came from, but those that fresh reports. What the kernel
+// refuses to load is a mistake of the state: nothing is changed then.
 func (n *Node) Edit(ctx context.Context, s *l3af.State, by string, ifRevision int, fresh func(ref string) bool) (*l3af.Applied, error) {
-	return n.change(ctx, by, ifRevision, func() (*l3af.State, opener, error) {
+	return n.change(ctx, by, ifRevision, n.loads, func() (*l3af.State, opener, error) {
 		return s, n.kept(ctx, fresh), nil
 	})
 }
@@ -71,7 +72,7 @@ func (n *Node) kept(ctx context.Context, fresh func(ref string) bool) opener {
 // Rollback makes an old state the state of the node again, as a new revision
 // with the packages of the old one. to 0 is the revision before the current.
 func (n *Node) Rollback(ctx context.Context, to int, by string, ifRevision int) (*l3af.Applied, error) {
-	return n.change(ctx, by, ifRevision, func() (*l3af.State, opener, error) {
+	return n.change(ctx, by, ifRevision, nil, func() (*l3af.State, opener, error) {
 		var old *l3af.Revision
 		var err error
 		if to == 0 {
@@ -97,7 +98,9 @@ func (n *Node) stored(rev *l3af.Revision) opener {
 	}
 }
 
-func (n *Node) change(ctx context.Context, by string, ifRevision int, prepare func() (*l3af.State, opener, error)) (*l3af.Applied, error) {
+// change makes what prepare gives the state, unless check, which may be nil,
+// has something against it.
+func (n *Node) change(ctx context.Context, by string, ifRevision int, check func(*drafted) error, prepare func() (*l3af.State, opener, error)) (*l3af.Applied, error) {
 	if !n.applying.TryLock() {
 		n.view.RLock()
 		defer n.view.RUnlock()
@@ -126,6 +129,11 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, prepare fu
 	defer n.mu.Unlock()
 	if n.closed {
 		return nil, errClosed
+	}
+	if check != nil {
+		if err := check(d); err != nil {
+			return nil, err
+		}
 	}
 	applied := &l3af.Applied{}
 	// Also for the current state: a package that was lost is there again.
@@ -224,6 +232,24 @@ func (n *Node) draft(s *l3af.State, open opener) (*drafted, error) {
 		return nil, &l3af.InvalidError{Mistakes: mistakes}
 	}
 	return d, nil
+}
+
+// loads checks that the kernel takes all that a draft would change.
+func (n *Node) loads(d *drafted) error {
+	attached, err := n.kernel.Attached()
+	if err != nil {
+		return fmt.Errorf("read what is attached: %w", err)
+	}
+	var mistakes []l3af.Mistake
+	for m, err := range n.try(plan(expand(d.made, n.interfaces()), attached, func(host.Target) bool { return false })) {
+		if err != nil {
+			mistakes = append(mistakes, l3af.Mistake{Path: m.path, Message: err.Error()})
+		}
+	}
+	if len(mistakes) > 0 {
+		return (&l3af.InvalidError{}).With(mistakes)
+	}
+	return nil
 }
 
 // isCurrent reports whether a draft is what the current revision is.

@@ -5,13 +5,16 @@ package apitest
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"iter"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"l3af"
+	"l3af/internal/bind"
 )
 
 // Node implements api.Node in memory. The fields may be set before it is used.
@@ -20,6 +23,7 @@ type Node struct {
 	Err    error       // what every call fails with, when it can fail
 	Panic  bool        // Status panics
 	Busy   bool        // another apply is under way
+	Fails  string      // a target, such as xdp/eth0, that fails whatever runs there
 
 	mu      sync.Mutex
 	revs    []l3af.Revision // newest first
@@ -48,6 +52,12 @@ func (n *Node) apply(s *l3af.State, by string, ifRevision int) (*l3af.Applied, e
 		return &l3af.Applied{Revision: current}, nil
 	}
 	a := n.steps(s)
+	for _, step := range a.Steps {
+		if step.Target == n.Fails {
+			step.Error = "load: refused"
+			a.Failed = append(a.Failed, step)
+		}
+	}
 	a.Revision++
 	n.revs = slices.Insert(n.revs, 0, l3af.Revision{Number: a.Revision, Time: time.Now().UTC(), By: by, State: *s})
 	n.event(l3af.Event{Time: time.Now().UTC(), Kind: "applied", Message: "applied by " + by, Revision: a.Revision})
@@ -62,6 +72,20 @@ func (n *Node) steps(s *l3af.State) *l3af.Applied {
 	return a
 }
 
+// Edit is Apply.
+func (n *Node) Edit(ctx context.Context, s *l3af.State, by string, ifRevision int, _ func(string) bool) (*l3af.Applied, error) {
+	return n.Apply(ctx, s, by, ifRevision)
+}
+
+// Entries gives every object one program; a package whose reference has
+// "missing" in it does not exist.
+func (n *Node) Entries(_ context.Context, ref, object string, _ bool) ([]bind.Entry, error) {
+	if strings.Contains(ref, "missing") {
+		return nil, fmt.Errorf("open package %s: %w", ref, fs.ErrNotExist)
+	}
+	return []bind.Entry{{Name: "prog"}}, nil
+}
+
 // Plan says what Apply would do.
 func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 	n.mu.Lock()
@@ -69,7 +93,6 @@ func (n *Node) Plan(_ context.Context, s *l3af.State) (*l3af.Applied, error) {
 	return n.steps(s), n.Err
 }
 
-// Rollback applies an old revision.
 // Check is [api.Node]: a package named missing does not exist.
 func (n *Node) Check(_ context.Context, s *l3af.State) []l3af.Mistake {
 	var all []l3af.Mistake
@@ -83,6 +106,7 @@ func (n *Node) Check(_ context.Context, s *l3af.State) []l3af.Mistake {
 	return all
 }
 
+// Rollback applies an old revision.
 func (n *Node) Rollback(_ context.Context, to int, by string, ifRevision int) (*l3af.Applied, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

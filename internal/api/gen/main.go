@@ -16,6 +16,7 @@ import (
 
 	"l3af"
 	"l3af/internal/api"
+	"l3af/internal/configs"
 )
 
 func main() {
@@ -41,7 +42,11 @@ func describe() ([]byte, error) {
 			"On the unix socket root and the members of the group l3af may write, everybody may read; over TCP nobody may write.")
 	r.DefaultOptions = append(r.DefaultOptions,
 		jsonschema.InterceptDefName(func(t reflect.Type, _ string) string {
-			return strings.ToUpper(t.Name()[:1]) + t.Name()[1:]
+			name := strings.ToUpper(t.Name()[:1]) + t.Name()[1:]
+			if isConfigs(t) {
+				name = "Configs" + name
+			}
+			return name
 		}),
 		jsonschema.InterceptProp(required),
 		jsonschema.InterceptNullability(func(p jsonschema.InterceptNullabilityParams) {
@@ -91,8 +96,11 @@ func add(r *openapi31.Reflector, route api.Route) error {
 			mime = "application/json"
 		}
 		body := a.Body
-		if body == nil {
+		switch body.(type) {
+		case nil:
 			body = ""
+		case api.NoBody:
+			body, mime = nil, ""
 		}
 		op.AddRespStructure(body, func(cu *openapi.ContentUnit) {
 			cu.HTTPStatus = a.Status
@@ -129,10 +137,37 @@ func required(p jsonschema.InterceptPropParams) error {
 	return nil
 }
 
+// isConfigs reports whether a type is of L3AF's API, which has names that ours
+// has as well.
+func isConfigs(t reflect.Type) bool {
+	return t.PkgPath() == reflect.TypeFor[configs.Program]().PkgPath()
+}
+
+// asUpstream describes a type of L3AF's API: nothing needs to be sent, and
+// lists and maps can be null.
+func asUpstream(t reflect.Type, s *jsonschema.Schema) {
+	s.Required = nil
+	for i := range t.NumField() {
+		f := t.Field(i)
+		if k := f.Type.Kind(); k == reflect.Slice || k == reflect.Map {
+			if p, ok := s.Properties[f.Tag.Get("json")]; ok && p.TypeObject != nil {
+				p.TypeObject.AddType(jsonschema.Null)
+			}
+		}
+	}
+}
+
 // words gives the types of the root package the words that they can be.
 func words(p jsonschema.InterceptSchemaParams) (bool, error) {
 	if !p.Processed {
 		return false, nil
+	}
+	t := p.Value.Type()
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if isConfigs(t) && t.Kind() == reflect.Struct {
+		asUpstream(t, p.Schema)
 	}
 	enum := func(list ...any) { p.Schema.WithEnum(list...) }
 	switch p.Value.Type() {

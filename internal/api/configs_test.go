@@ -1,0 +1,263 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"l3af"
+	"l3af/internal/api/apitest"
+	"l3af/internal/configs"
+)
+
+func upstreamHost() configs.Host {
+	return configs.Host{Name: "host", Repo: "file:///repo", Codename: "bookworm", PinBase: "/sys/fs/bpf",
+		Interfaces: func() (map[string]bool, error) { return map[string]bool{"lo": true, "eth0": false, "eth1": false}, nil }}
+}
+
+// payload is one program at one interface, as short as can be.
+func payload(iface, name string, seq int) string {
+	return fmt.Sprintf(`[{"host_name":"host","iface":%q,"ipv4_address":"10.0.0.1","bpf_programs":{"xdp_ingress":[{"name":%q,"seq_id":%d,
+		"artifact":"a.tar.gz","version":"1.0","object_file":"o.o","entry_function_name":"prog","map_name":"next",
+		"admin_status":"enabled","prog_type":"xdp","monitor_maps":[{"name":"hits","key":0,"aggregator":"scalar"}]}]}}]`, iface, name, seq)
+}
+
+// Every call of L3AF's API: what it answers, and that a refused one changes
+// nothing.
+func TestConfigs(t *testing.T) {
+	node := new(apitest.Node)
+	socket, _ := serve(t, node, Options{Configs: upstreamHost()})
+	c := dial("unix", socket)
+	other := strings.Replace(payload("eth0", "a", 1), `"host"`, `"other"`, 1)
+	for i, s := range []struct {
+		method, path, body string
+		status             int
+		says               string // part of the answer; "" none at all
+		warns              string
+	}{
+		{"GET", "/l3af/configs/v1", "", 200, "[]\n", ""},
+		{"GET", "/l3af/configs/v1/eth0", "", 200, "{\n  \"host_name\": \"host\",\n  \"iface\": \"eth0\",\n  \"ipv4_address\": \"\",\n  \"bpf_programs\": {\n    \"xdp_ingress\": null,", ""},
+		{"GET", "/l3af/configs/v1/eth9", "", 404, "eth9 interface name not found in the host", ""},
+		{"POST", "/l3af/configs/v1/update", "", 400, "failed to unmarshal payload: unexpected end of JSON input", ""},
+		{"POST", "/l3af/configs/v1/update", "[]", 422, "failed to deploy ebpf programs: the payload names no interface", ""},
+		{"POST", "/l3af/configs/v1/update", other, 422, "provided bpf programs do not belong to this host", ""},
+		{"POST", "/l3af/configs/any/update", payload("eth0", "a", 1), 200, "", ""},
+		{"POST", "/l3af/configs/v1/add", payload("eth0", "b", 1), 200, "", `299 l3afd "[0].bpf_programs.xdp_ingress[0] has the seq_id 1 of a, and runs behind it"`},
+		{"POST", "/l3af/configs/v1/add", payload("eth0", "b", 2), 409, "failed to AddEbpfPrograms : failed to Add BPF program on iface eth0 with error", ""},
+		{"POST", "/l3af/configs/v1/add", payload("eth9", "b", 2), 404, "eth9 interface name not found in the host", ""},
+		{"POST", "/l3af/configs/v1/add", payload("eth0", "missing", 2), 404, "failed to download and start eBPF program missing version 1.0 iface eth0 direction xdpingress with err", ""},
+		{"POST", "/l3af/configs/v1/add", payload("eth1", "c", 1), 422, "failed to AddEbpfPrograms : attach xdp/eth1: load: refused", ""},
+		{"GET", "/l3af/configs/v1/eth1", "", 200, `"xdp_ingress": null`, ""},
+		{"GET", "/l3af/configs/v1", "", 200, `"name": "b"`, ""},
+		{"GET", "/l3af/configs/v1/eth0", "", 200, `"entry_function_name": "prog"`, ""},
+		{"GET", "/bpfs/eth0", "", 200, `"Program":{"id":0,"name":"a"`, ""},
+		{"GET", "/bpfs/eth9", "", 404, "not found", ""},
+		{"POST", "/l3af/configs/v1/delete", `[{"host_name":"host","iface":"eth0","bpf_programs":{"xdp_ingress":["a","z"]}}]`, 200, "", `299 l3afd "xdp_ingress z of eth0 is not there: nothing to delete"`},
+		{"POST", "/l3af/configs/v1/delete", `[{"host_name":"host","iface":"eth9","bpf_programs":{"xdp_ingress":["a"]}}]`, 404, "failed to DeleteEbpfPrograms : failed to Remove eBPF program on iface eth9", ""},
+		{"GET", "/l3af/configs/v1/update", "", 405, "", ""},
+		{"PUT", "/l3af/configs/v1/restart", `{"hostname":"host","version":"v2.1.0"}`, 422, "no repository of versions is configured", ""},
+		{"PUT", "/l3af/configs/v1/restart", `{"host_name":"host","version":"v2.1.0"}`, 422, "do not belong to this host", ""},
+		{"GET", "/swagger/index.html", "", 404, "swagger: true", ""},
+	} {
+		node.Fails = "xdp/eth1"
+		before := node.Current()
+		resp, body := do(t, c, s.method, s.path, strings.NewReader(s.body))
+		// Unmarshalled, a detail has its quotes.
+		text := string(body)
+		if p := new(Problem); resp.StatusCode >= 400 && json.Unmarshal(body, p) == nil {
+			text = p.Detail + " " + p.Hint
+		}
+		if resp.StatusCode != s.status || !strings.Contains(text, s.says) || s.status == 200 && s.says == "" && text != "" {
+			t.Errorf("%d: %s %s: %d %q, want %d %q", i, s.method, s.path, resp.StatusCode, text, s.status, s.says)
+		}
+		if got := resp.Header.Get("Warning"); got != s.warns {
+			t.Errorf("%d: warning %q, want %q", i, got, s.warns)
+		}
+		now := node.Current()
+		if b, a := stateText(t, before), stateText(t, now); s.status != 200 && a != b {
+			t.Errorf("%d: %s %s changed the state from\n%s\nto\n%s", i, s.method, s.path, b, a)
+		}
+	}
+}
+
+func stateText(t *testing.T, r *l3af.Revision) string {
+	t.Helper()
+	if r == nil {
+		return `{"apiVersion":"l3af/v1"}`
+	}
+	text, err := json.Marshal(r.State)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// Calls wait for one another and for applies of others: none is lost.
+func TestConfigsTogether(t *testing.T) {
+	node := new(apitest.Node)
+	socket, _ := serve(t, node, Options{Configs: upstreamHost()})
+	c := dial("unix", socket)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			resp, body := do(t, c, "POST", "/l3af/configs/v1/add", strings.NewReader(payload("eth0", fmt.Sprintf("p%d", i), i)))
+			if resp.StatusCode != 200 {
+				t.Errorf("%d %s", resp.StatusCode, body)
+			}
+		})
+		wg.Go(func() {
+			for {
+				r, s := 0, &l3af.State{APIVersion: l3af.APIVersion}
+				if now := node.Current(); now != nil {
+					r, s = now.Number, &now.State
+				}
+				next := *s
+				next.Probes = append(append([]l3af.Probe{}, s.Probes...), l3af.Probe{Name: fmt.Sprintf("other%d", i), Package: "builtin:stats"})
+				if _, err := node.Apply(t.Context(), &next, "other", r); !errors.As(err, new(*l3af.ConflictError)) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	s := node.Current().State
+	if len(s.Probes) != 20 || len(s.Chains) != 1 || len(s.Chains[0].Programs) != 20 {
+		t.Fatalf("%d probes, chains %+v", len(s.Probes), s.Chains)
+	}
+	for i, p := range s.Chains[0].Programs {
+		if p.Name != fmt.Sprintf("p%d", i) {
+			t.Errorf("program %d is %s", i, p.Name)
+		}
+	}
+}
+
+// While a restart is under way nothing can be changed, and nobody is told
+// otherwise.
+func TestConfigsRestart(t *testing.T) {
+	node := new(apitest.Node)
+	begun, end := make(chan string), make(chan error)
+	socket, _ := serve(t, node, Options{Configs: upstreamHost(), Restart: func(_ context.Context, version string) error {
+		begun <- version
+		return <-end
+	}})
+	c := dial("unix", socket)
+	for _, fails := range []error{nil, &Problem{Status: http.StatusUnprocessableEntity, Code: CodeInvalid, Detail: "failed to getNewVersion: no"}} {
+		done := make(chan int)
+		go func() {
+			resp, _ := do(t, c, "PUT", "/l3af/configs/v1/restart", strings.NewReader(`{"hostname":"host","version":"v2.1.0"}`))
+			done <- resp.StatusCode
+		}()
+		if v := <-begun; v != "v2.1.0" {
+			t.Errorf("version %q", v)
+		}
+		for path, body := range map[string]string{"add": payload("eth0", "a", 1), "update": payload("eth0", "a", 1), "restart": `{"hostname":"host","version":"v2.1.0"}`} {
+			method := "POST"
+			if path == "restart" {
+				method = "PUT"
+			}
+			if resp, body := do(t, c, method, "/l3af/configs/v1/"+path, strings.NewReader(body)); resp.StatusCode != 503 || !strings.Contains(string(body), "We are currently in the middle of a restart") {
+				t.Errorf("%s: %d %s", path, resp.StatusCode, body)
+			}
+		}
+		if resp, _ := do(t, c, "GET", "/l3af/configs/v1", nil); resp.StatusCode != 200 {
+			t.Errorf("reading: %d", resp.StatusCode)
+		}
+		end <- fails
+		if got := <-done; (got == 200) != (fails == nil) {
+			t.Errorf("restart: %d", got)
+		}
+	}
+	if node.Current() != nil {
+		t.Error("the state has changed")
+	}
+	if resp, _ := do(t, c, "POST", "/l3af/configs/v1/add", strings.NewReader(payload("eth0", "a", 1))); resp.StatusCode != 200 {
+		t.Errorf("afterwards: %d", resp.StatusCode)
+	}
+}
+
+// Upstream's metrics, by name and label.
+func TestConfigsMetrics(t *testing.T) {
+	node := &apitest.Node{Report: l3af.Status{Chains: []l3af.ChainStatus{{Interface: "eth0", Hook: l3af.XDP, State: l3af.Running, ProgramID: 77, Programs: []l3af.ProgramStatus{
+		{Name: "a", Linkage: "inlined", Maps: []string{"hits"}, Monitor: []l3af.MonitorStatus{{Map: "hits", Key: "0", Aggregator: l3af.Scalar, Value: 12}}}, {Name: "b"}}}}}}
+	host := upstreamHost()
+	host.Name = "host"
+	socket, _ := serve(t, node, Options{Configs: host})
+	c := dial("unix", socket)
+	before := time.Now().Add(-2 * time.Second).Unix()
+	for _, call := range []string{payload("eth0", "a", 1), payload("eth0", "b", 2), payload("eth0", "b", 3), payload("eth0", "missing", 4)} {
+		do(t, c, "POST", "/l3af/configs/v1/add", strings.NewReader(call))
+	}
+	do(t, c, "POST", "/l3af/configs/v1/update", strings.NewReader(strings.Replace(payload("eth0", "a", 1), "1.0", "1.1", 1)))
+	node.Fails = "xdp/eth0"
+	do(t, c, "POST", "/l3af/configs/v1/update", strings.NewReader(payload("eth0", "a", 1)))
+	_, text := do(t, c, "GET", "/metrics", nil)
+	labels := `direction="xdpingress",ebpf_program="%s",host="host",interface_name="eth0",ipv4_address="10.0.0.1"`
+	a, b := fmt.Sprintf(labels, "a"), fmt.Sprintf(labels, "b")
+	for _, line := range []string{
+		"l3afd_BPFStartCount{" + a + "} 1", "l3afd_BPFStartCount{" + b + "} 1", "l3afd_BPFStopCount{" + b + "} 1",
+		"l3afd_BPFUpdateCount{" + a + "} 1", "l3afd_BPFUpdateFailedCount{" + a + "} 1",
+		"l3afd_BPFDeployFailedCount{" + fmt.Sprintf(labels, "missing") + "} 1",
+		"l3afd_BPFRunning{" + a + `,version="1.1"} 1`,
+		`l3afd_BPFMonitorMap{ebpf_program="a",host="host",interface_name="eth0",ipv4_address="10.0.0.1",map_name="hits_0_scalar"} 12`,
+	} {
+		if !strings.Contains(string(text), line+"\n") {
+			t.Errorf("missing: %s", line)
+		}
+	}
+	var since float64
+	for line := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(line, "l3afd_BPFStartTime{"+a+"} "); ok {
+			fmt.Sscan(rest, &since)
+		}
+	}
+	if since < float64(before) || since > float64(time.Now().Unix()) {
+		t.Errorf("started at %f", since)
+	}
+	if t.Failed() {
+		t.Logf("%s", text)
+	}
+	_, text = do(t, c, "GET", "/bpfs/eth0", nil)
+	var list []struct {
+		ProgID  uint32
+		Program struct {
+			Name    string `json:"name"`
+			MapName string `json:"map_name"`
+		}
+		BpfMaps map[string]DebugMap
+	}
+	if err := json.Unmarshal(text, &list); err != nil || len(list) != 1 || list[0].ProgID != 77 || list[0].Program.Name != "a" ||
+		list[0].Program.MapName != "next" || list[0].BpfMaps["hits"].Path != "/sys/fs/bpf/eth0/a/1_1/hits" {
+		t.Errorf("debug: %s, %v", text, err)
+	}
+}
+
+// The page has everything that the description has, and needs nothing else.
+func TestSwagger(t *testing.T) {
+	socket, _ := serve(t, new(apitest.Node), Options{Swagger: true})
+	c := dial("unix", socket)
+	resp, page := do(t, c, "GET", "/swagger/index.html", nil)
+	if resp.StatusCode != 200 || strings.Contains(string(page), "<script") || strings.Contains(string(page), "http://") || strings.Contains(string(page), "https://") {
+		t.Errorf("%d %s", resp.StatusCode, page)
+	}
+	for _, r := range Routes() {
+		for _, part := range []string{"<b>" + r.Method + "</b> <span class=\"path\">" + r.Path + "</span>", "ConfigsProgram", "entry_function_name"} {
+			if !strings.Contains(string(page), part) {
+				t.Errorf("the page lacks %s", part)
+			}
+		}
+	}
+	_, doc := do(t, c, "GET", "/swagger/doc.json", nil)
+	if want, err := os.ReadFile("openapi.json"); err != nil || string(doc) != string(want) {
+		t.Errorf("doc.json is not openapi.json: %v", err)
+	}
+	if resp, _ := do(t, c, "GET", "/swagger/other", nil); resp.StatusCode != 404 {
+		t.Errorf("other page: %d", resp.StatusCode)
+	}
+}
