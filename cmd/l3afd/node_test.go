@@ -68,6 +68,8 @@ type node struct {
 	cmd        *exec.Cmd
 	ended      chan struct{}
 	log        *os.File
+	netns      string   // that it runs in; "": the test's
+	more       []string // flags
 }
 
 // newNode makes the place of a node; start starts it.
@@ -97,11 +99,13 @@ func (n *node) flags(more ...string) []string {
 // start starts the daemon and waits until it answers.
 func (n *node) start() {
 	n.Helper()
-	n.cmd = exec.Command(executable(n.TB, "l3afd"), n.flags()...)
+	n.cmd = exec.Command(executable(n.TB, "l3afd"), n.flags(n.more...)...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
-	if err := n.cmd.Start(); err != nil {
-		n.Fatal(err)
-	}
+	testenv.In(n.TB, n.netns, func() {
+		if err := n.cmd.Start(); err != nil {
+			n.Fatal(err)
+		}
+	})
 	n.ended = make(chan struct{})
 	go func(cmd *exec.Cmd, ended chan struct{}) {
 		_ = cmd.Wait()

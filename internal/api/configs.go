@@ -153,6 +153,41 @@ func (s *Server) configsTry(ctx context.Context, w http.ResponseWriter, by strin
 	return s.write(w, http.StatusOK, "application/json", nil)
 }
 
+// Import makes a store of L3AF's, which is what GET gives for all interfaces,
+// the state of a node that never had one. It does nothing on others, and
+// interfaces need not be there yet.
+func (s *Server) Import(ctx context.Context, store []byte, by string) error {
+	payload, notes, err := configs.ReadInterfaces(store)
+	if err != nil {
+		return err
+	}
+	s.changing <- struct{}{}
+	defer func() { <-s.changing }()
+	if c, err := s.current(ctx); c != nil || err != nil {
+		return err
+	}
+	host := *s.configs
+	host.Interfaces = func() (map[string]bool, error) {
+		all := map[string]bool{}
+		for _, in := range payload {
+			all[in.Iface] = false
+		}
+		return all, nil
+	}
+	edit, err := host.Update(ctx, &l3af.State{APIVersion: l3af.APIVersion}, payload)
+	if err != nil {
+		return err
+	}
+	for _, n := range append(notes, edit.Notes...) {
+		s.log.Warn("import", "note", n)
+	}
+	applied, err := s.node.Edit(ctx, edit.State, by, 0, edit.Fresh)
+	if err != nil {
+		return edit.Explain(err)
+	}
+	return errors.Join(failedOf(applied, new(l3af.State), edit.State)...)
+}
+
 // quoted is a text as headers can hold it.
 func quoted(text string) string {
 	text = strings.Map(func(r rune) rune {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -112,24 +111,15 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 	}
 	limitMemory()
 
-	listeners := []net.Listener{}
+	listeners, err := s.open()
+	if err != nil {
+		return err
+	}
 	defer func() {
 		for _, l := range listeners {
 			l.Close()
 		}
 	}()
-	l, err := api.Listen(s.socket)
-	if err != nil {
-		return err
-	}
-	listeners = append(listeners, l)
-	if s.listen != "" {
-		l, err := net.Listen("tcp", s.listen)
-		if err != nil {
-			return err
-		}
-		listeners = append(listeners, l)
-	}
 	k, err := kernel.New(s.bpffs, log)
 	if err != nil {
 		return err
@@ -143,7 +133,8 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 	defer shrink.Stop()
 	n, err := node.Open(node.Options{
 		Dir: s.stateDir, Kernel: k, Log: log,
-		Remote: artifact.Remote{CA: s.packageCA, Certificate: s.packageCert, Key: s.packageKey, Timeout: s.packageTimeout},
+		Remote:  artifact.Remote{CA: s.packageCA, Certificate: s.packageCert, Key: s.packageKey, Timeout: s.packageTimeout},
+		Samples: s.monitorSamples,
 		Observe: func(r node.Reconciled) {
 			metrics.Observe(r.Duration, r.Steps, r.Failures)
 			first := false
@@ -171,7 +162,7 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 		"socket", s.socket, "listen", s.listen, "state", s.stateDir, "bpffs", s.bpffs)
 
 	// The node works until the API has answered its last request.
-	server := api.New(n, api.Options{Log: log, Metrics: metrics})
+	server := api.New(n, api.Options{Log: log, Metrics: metrics, Configs: s.upstream(log), Swagger: s.swagger})
 	working, rest := context.WithCancel(context.WithoutCancel(ctx))
 	defer rest()
 	serving, quit := context.WithCancel(ctx)
@@ -186,11 +177,12 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 	var serve sync.WaitGroup
 	for _, l := range listeners {
 		serve.Go(func() {
-			if err := server.Serve(serving, l); err != nil {
+			if err := l.serve(serving, server); err != nil {
 				ended <- err
 			}
 		})
 	}
+	serve.Go(func() { s.importStore(serving, server, log) })
 	for running := true; running; {
 		select {
 		case <-looked:

@@ -1,16 +1,24 @@
 package daemon
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"l3af/internal/api"
+	"l3af/internal/artifact"
+	"l3af/internal/configs"
 	"l3af/internal/ini"
 	"l3af/internal/near"
 )
@@ -260,4 +268,36 @@ func unknownKey(e ini.Entry) string {
 		return fmt.Sprintf("unknown %s is ignored (%s)", what, hint)
 	}
 	return fmt.Sprintf("unknown %s is ignored", what)
+}
+
+// upstream is this machine for L3AF's API.
+func (s *settings) upstream(log *slog.Logger) configs.Host {
+	h := configs.Host{Name: s.hostName, Repo: s.packageRepo, Codename: s.packageCodename, PinBase: s.pinBase, LogDir: s.agentLogDir}
+	if filepath.IsAbs(h.Repo) {
+		h.Repo = "file://" + h.Repo
+	}
+	if h.Codename == "" {
+		var err error
+		if h.Codename, err = artifact.Codename(); err != nil && h.Repo != "" {
+			log.Warn("packages of L3AF cannot be found: name package-codename", "error", err)
+		}
+	}
+	return h
+}
+
+// importStore makes the store of L3AF 2 the state, once.
+func (s *settings) importStore(ctx context.Context, server *api.Server, log *slog.Logger) {
+	if s.importing == "" {
+		return
+	}
+	store, err := os.ReadFile(s.importing)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return // as on a new host
+	case err == nil && len(bytes.TrimSpace(store)) > 0 && string(bytes.TrimSpace(store)) != "null":
+		err = server.Import(ctx, store, "import of "+s.importing)
+	}
+	if err != nil {
+		log.Error("import", "file", s.importing, "error", err)
+	}
 }
