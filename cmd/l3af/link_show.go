@@ -31,6 +31,11 @@ func (c *call) linkShow() error {
 	if err != nil {
 		return linkSelection.explain(s, err)
 	}
+	chains := make([]*inspect.Chain, len(list))
+	for i := range list {
+		chains[i] = list[i].Chain
+	}
+	c.packages(chains)
 	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
 		var b strings.Builder
 		for i := range list {
@@ -52,6 +57,7 @@ func printLink(w io.Writer, l *inspect.Link) {
 	printLinkOf(w, l.Of)
 	printPins(w, l.Pinned)
 	printPids(w, l.Pids)
+	printChainOf(w, l.Chain)
 	fmt.Fprintln(w)
 }
 

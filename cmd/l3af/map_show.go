@@ -79,5 +79,6 @@ func printMap(w io.Writer, m *inspect.Map) {
 		fmt.Fprint(w, "\n\t"+strings.Join(more, "  "))
 	}
 	printPids(w, m.Pids)
+	printChainOf(w, m.Chain)
 	fmt.Fprintln(w)
 }

@@ -33,6 +33,11 @@ func (c *call) progShow() error {
 	if err != nil {
 		return progSelection.explain(s, err)
 	}
+	chains := make([]*inspect.Chain, len(list))
+	for i := range list {
+		chains[i] = list[i].Chain
+	}
+	c.packages(chains)
 	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
 		var b strings.Builder
 		for i := range list {
@@ -67,6 +72,7 @@ func printProgram(w io.Writer, p *inspect.Program) {
 		fmt.Fprintf(w, "\n\tbtf_id %d", p.BTFID)
 	}
 	printPids(w, p.Pids)
+	printChainOf(w, p.Chain)
 	fmt.Fprintln(w)
 }
 

@@ -111,7 +111,8 @@ func (c *call) lastSelector(of selection) (s inspect.Selector, err error) {
 	return s, c.end()
 }
 
-// inspect finds out who holds what, and what else the options ask for.
+// inspect finds out who holds what, what of it is ours, and what else the
+// options ask for.
 func (c *call) inspect() (inspect.Options, error) {
 	holders, err := inspect.ReadHolders()
 	if err != nil {
@@ -120,5 +121,9 @@ func (c *call) inspect() (inspect.Options, error) {
 	if !holders.Iterator {
 		fmt.Fprintf(c.err, "note: only processes that /proc shows are told: %v\n", holders.Why)
 	}
-	return inspect.Options{Pins: c.opts.bpffs, Holders: holders}, nil
+	ours, err := inspect.ReadOurs()
+	if err != nil {
+		return inspect.Options{}, err
+	}
+	return inspect.Options{Pins: c.opts.bpffs, Holders: holders, Ours: ours}, nil
 }

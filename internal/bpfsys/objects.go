@@ -21,27 +21,29 @@ const (
 	Link
 )
 
-// kinds has the commands of bpf(2) for each kind, and what its descriptors
-// link to in /proc.
+// kinds has the commands of bpf(2) for each kind, and the name of its anonymous
+// inodes.
 var kinds = [...]struct {
 	name      string
 	next, get int
 	inode     string
 }{
-	Prog: {"program", unix.BPF_PROG_GET_NEXT_ID, unix.BPF_PROG_GET_FD_BY_ID, "anon_inode:bpf-prog"},
-	Map:  {"map", unix.BPF_MAP_GET_NEXT_ID, unix.BPF_MAP_GET_FD_BY_ID, "anon_inode:bpf-map"},
-	BTF:  {"BTF", unix.BPF_BTF_GET_NEXT_ID, unix.BPF_BTF_GET_FD_BY_ID, "anon_inode:btf"},
-	Link: {"link", unix.BPF_LINK_GET_NEXT_ID, unix.BPF_LINK_GET_FD_BY_ID, "anon_inode:bpf_link"},
+	Prog: {"program", unix.BPF_PROG_GET_NEXT_ID, unix.BPF_PROG_GET_FD_BY_ID, "bpf-prog"},
+	Map:  {"map", unix.BPF_MAP_GET_NEXT_ID, unix.BPF_MAP_GET_FD_BY_ID, "bpf-map"},
+	BTF:  {"BTF", unix.BPF_BTF_GET_NEXT_ID, unix.BPF_BTF_GET_FD_BY_ID, "btf"},
+	Link: {"link", unix.BPF_LINK_GET_NEXT_ID, unix.BPF_LINK_GET_FD_BY_ID, "bpf-link"},
 }
 
 func (k Kind) String() string { return kinds[k].name }
 
-// KindOf says what a descriptor is by what it links to under /proc/PID/fd.
+// KindOf says what a descriptor is by what it links to under /proc/PID/fd:
+// "anon_inode:bpf-map". Links are bpf_link where they were made and bpf-link
+// where they were opened again.
 func KindOf(inode string) (Kind, bool) {
-	// "anon_inode:bpf-prog", or with brackets "anon_inode:[bpf-prog]".
-	inode = strings.NewReplacer("[", "", "]", "").Replace(inode)
+	name, ok := strings.CutPrefix(inode, "anon_inode:")
+	name = strings.ReplaceAll(strings.Trim(name, "[]"), "_", "-")
 	for k := range kinds {
-		if kinds[k].inode == inode {
+		if ok && kinds[k].inode == name {
 			return Kind(k), true
 		}
 	}

@@ -55,6 +55,7 @@ func (s Selector) String() string {
 type Options struct {
 	Pins    bool     // where objects are pinned
 	Holders *Holders // who holds them, when it was asked
+	Ours    *Ours    // what of ours they are, when it was asked
 }
 
 func (o Options) pins() (Pins, error) {
@@ -134,6 +135,9 @@ func each(k bpfsys.Kind, s Selector, flags uint32, f func(o *bpfsys.Open, id uin
 		return visit(o, s.ID)
 	case Pin:
 		o, is, err := bpfsys.ByPath(s.Text, flags)
+		if errors.Is(err, unix.EINVAL) { // only maps take flags
+			o, is, err = bpfsys.ByPath(s.Text, 0)
+		}
 		if err != nil {
 			return err
 		}

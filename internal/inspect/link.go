@@ -31,6 +31,8 @@ type LinkHead struct {
 type LinkTail struct {
 	Pinned []string `json:"pinned,omitzero"` // as of a [Program]
 	Pids   []Holder `json:"pids,omitempty"`  // who has a descriptor of it
+
+	Chain *Chain `json:"chain,omitempty"` // what of ours it is
 }
 
 // MarshalJSON gives one object: the head, what depends on the type, the tail.
@@ -137,6 +139,7 @@ func Links(s Selector, opts Options) ([]Link, error) {
 			return fmt.Errorf("link %d: %w", info.ID, err)
 		}
 		l.Pinned, l.Pids = pins.of(bpfsys.Link, l.ID), opts.Holders.Of(bpfsys.Link, l.ID)
+		l.Chain = opts.Ours.link(&l)
 		list = append(list, l)
 		return nil
 	})

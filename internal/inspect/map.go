@@ -27,6 +27,8 @@ type Map struct {
 	BTFID         uint32    `json:"btf_id,omitempty"`
 	Pinned        []string  `json:"pinned,omitzero"` // as of a [Program]
 	Pids          []Holder  `json:"pids,omitempty"`  // who has a descriptor of it
+
+	Chain *Chain `json:"chain,omitempty"` // what of ours it is
 }
 
 // Maps reads the maps that a selector means, in the order of their ids. Errors
@@ -40,6 +42,7 @@ func Maps(s Selector, opts Options) ([]Map, error) {
 	err = maps(s, unix.BPF_F_RDONLY, func(o *bpfsys.Open, info *bpfsys.MapInfo) error {
 		m := newMap(info, fdinfo(o))
 		m.Pinned, m.Pids = pins.of(bpfsys.Map, m.ID), opts.Holders.Of(bpfsys.Map, m.ID)
+		m.Chain = opts.Ours.ourMap(&m)
 		list = append(list, m)
 		return nil
 	})

@@ -40,6 +40,7 @@ type Program struct {
 	Pids            []Holder `json:"pids,omitempty"`  // who has a descriptor of it
 
 	VerifiedInsns uint32 `json:"verified_insns,omitempty"` // instructions the verifier looked at
+	Chain         *Chain `json:"chain,omitempty"`          // what of ours it is
 }
 
 // Device is a network device and the network namespace it is in.
@@ -72,6 +73,7 @@ func Programs(s Selector, opts Options) ([]Program, error) {
 			p.MapIDs = ids[:min(again.NrMapIDs, info.NrMapIDs)]
 		}
 		p.Pinned, p.Pids = pins.of(bpfsys.Prog, p.ID), opts.Holders.Of(bpfsys.Prog, p.ID)
+		p.Chain = opts.Ours.program(&p)
 		list = append(list, p)
 		return nil
 	})

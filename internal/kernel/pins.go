@@ -114,19 +114,13 @@ func (k *Kernel) targets() (list []host.Target, err error) {
 		return nil, err
 	}
 	for _, at := range places {
-		var h l3af.Hook
-		h.Interface, _ = unescape(at)
-		// No interface has a colon in its name; namespaces may.
-		if i := strings.LastIndexByte(h.Interface, ':'); i >= 0 {
-			h.Netns, h.Interface = h.Interface[:i], h.Interface[i+1:]
-		}
+		name, _ := unescape(at)
 		kinds, err := k.subdirs(filepath.Join(hooks, at))
 		if err != nil {
 			return nil, err
 		}
 		for _, kind := range kinds {
-			h.Kind = l3af.HookKind(kind)
-			add(host.Target{Hook: h}, filepath.Join(hooks, at, kind))
+			add(host.Target{Hook: hookAt(name, l3af.HookKind(kind))}, filepath.Join(hooks, at, kind))
 		}
 	}
 	probes := filepath.Join(k.root, "probes")
@@ -139,6 +133,67 @@ func (k *Kernel) targets() (list []host.Target, err error) {
 		add(host.Target{Probe: probe}, filepath.Join(probes, name))
 	}
 	return list, nil
+}
+
+// Place is what a pin of ours is, by where it is.
+type Place struct {
+	Target   host.Target // the zero value: what it is for has no target
+	Chain    string      // ID, of what belongs to one chain
+	Program  string      // of a map that the program of this name has
+	Map      string      // its name in the object; [chain.CountersName] for what a chain counted
+	Instance string      // of a map that programs share
+}
+
+// PlaceOf says what a pin is by its path below the directory of pins. What is
+// not where we pin things is not ours.
+func PlaceOf(path string) (Place, bool) {
+	parts := strings.Split(path, "/")
+	for i, p := range parts {
+		var ok bool
+		if parts[i], ok = unescape(p); !ok {
+			return Place{}, false
+		}
+	}
+	switch {
+	case len(parts) == 4 && parts[0] == "instances" && parts[2] == "maps":
+		return Place{Instance: parts[1], Map: parts[3]}, true
+	case len(parts) > 3 && parts[0] == "hooks":
+		p := Place{Target: host.Target{Hook: hookAt(parts[1], l3af.HookKind(parts[2]))}}
+		return p, checkTarget(p.Target) == nil && p.under(parts[3:])
+	case len(parts) > 2 && parts[0] == "probes":
+		p := Place{Target: host.Target{Probe: parts[1]}}
+		return p, p.under(parts[2:])
+	}
+	return Place{}, false
+}
+
+// under reads what is below the directory of a target.
+func (p *Place) under(parts []string) bool {
+	switch {
+	case len(parts) == 1:
+		return parts[0] == linkPin || parts[0] == newLinkPin
+	case len(parts) == 2 && parts[0] == "counters":
+		p.Chain, p.Map = parts[1], chain.CountersName
+	case len(parts) == 2 && parts[0] == segmentsDir:
+		p.Chain, p.Map = parts[1], segmentsDir
+	case len(parts) == 3 && parts[0] == "maps":
+		p.Program, p.Map = parts[1], parts[2]
+	case len(parts) == 4 && parts[0] == "programs":
+		p.Chain, p.Program, p.Map = parts[1], parts[2], parts[3]
+	default:
+		return false
+	}
+	return true
+}
+
+// hookAt is the inverse of how a hook's directory is named. No interface has a
+// colon in its name; namespaces may.
+func hookAt(at string, kind l3af.HookKind) l3af.Hook {
+	h := l3af.Hook{Interface: at, Kind: kind}
+	if i := strings.LastIndexByte(at, ':'); i >= 0 {
+		h.Netns, h.Interface = at[:i], at[i+1:]
+	}
+	return h
 }
 
 // subdirs lists the directories in dir; none when it is not there.

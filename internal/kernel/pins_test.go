@@ -56,6 +56,39 @@ func FuzzEscape(f *testing.F) {
 	})
 }
 
+// A pin's path tells what it is; what is elsewhere is not ours.
+func TestPlaceOf(t *testing.T) {
+	hook := host.Target{Hook: l3af.Hook{Interface: "eth0.1", Netns: "blue", Kind: l3af.TCIngress}}
+	const at = "hooks/blue:eth0%2E1/tc-ingress/"
+	for path, want := range map[string]Place{
+		at + "link":                   {Target: hook},
+		at + "link-new":               {Target: hook},
+		at + "maps/acl/deny":          {Target: hook, Program: "acl", Map: "deny"},
+		at + "maps/a%2Eb/%2Ebss":      {Target: hook, Program: "a.b", Map: ".bss"},
+		at + "counters/3f2a9c41d0":    {Target: hook, Chain: "3f2a9c41d0", Map: "counters"},
+		at + "segments/3f2a9c41d0":    {Target: hook, Chain: "3f2a9c41d0", Map: "segments"},
+		at + "programs/3f2a/acl/jmp":  {Target: hook, Chain: "3f2a", Program: "acl", Map: "jmp"},
+		"probes/exec/link":            {Target: host.Target{Probe: "exec"}},
+		"probes/exec/maps/e/events":   {Target: host.Target{Probe: "exec"}, Program: "e", Map: "events"},
+		"instances/edge/maps/deny":    {Instance: "edge", Map: "deny"},
+		"":                            {},
+		"link":                        {},
+		"hooks/eth0/xdp":              {},
+		"hooks/eth0/nonsense/link":    {},
+		"hooks/eth0/xdp/other":        {},
+		"hooks/eth0/xdp/maps/acl":     {},
+		"hooks/eth0/xdp/maps/%61/x":   {}, // spelt another way
+		"probes/exec":                 {},
+		"instances/edge/users/a/b":    {},
+		"hooks/eth0/xdp/link/x/y/z/a": {},
+	} {
+		got, ok := PlaceOf(path)
+		if ok != (want != Place{}) || ok && got != want {
+			t.Errorf("%s: %+v, %t, want %+v", path, got, ok, want)
+		}
+	}
+}
+
 // A target's directory tells the target, whatever is in its names.
 func TestTargetsAreReadBack(t *testing.T) {
 	testenv.Clean(t)
