@@ -74,6 +74,12 @@ func printProgram(w io.Writer, p *inspect.Program) {
 	printPids(w, p.Pids)
 	printChainOf(w, p.Chain)
 	fmt.Fprintln(w)
+	for i, m := range p.Metadata {
+		if i == 0 {
+			fmt.Fprintln(w, "\tmetadata:")
+		}
+		fmt.Fprintf(w, "\t\t%s = %s\n", m.Name, m.Text)
+	}
 }
 
 // printProgramHead prints the first line of it.

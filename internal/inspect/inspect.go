@@ -197,6 +197,22 @@ func programNamed(o *bpfsys.Open, info *bpfsys.ProgInfo, name string) bool {
 	return short == name || strings.HasPrefix(name, short) && fullName(o, info) == name
 }
 
+func maps(s Selector, flags uint32, f func(*bpfsys.Open, *bpfsys.MapInfo) error) error {
+	var h hold
+	defer h.release()
+	return each(bpfsys.Map, s, flags, func(o *bpfsys.Open, _ uint32) error {
+		var info bpfsys.MapInfo
+		if err := bpfsys.Info(o, &info); err != nil {
+			return fmt.Errorf("map: %w", err)
+		}
+		defer h.keep(o, &info)
+		if s.By == Name && bpfsys.Text(info.Name[:]) != s.Text {
+			return nil
+		}
+		return f(o, &info)
+	})
+}
+
 // settle is how long a PROG_ARRAY stays open at least. When the last descriptor
 // of one closes, Linux queues work that empties it, and takes a reference for
 // that, even if the work is queued already: the reference then is never given
@@ -205,34 +221,29 @@ func programNamed(o *bpfsys.Open, info *bpfsys.ProgInfo, name string) bool {
 // run. Held for so long, the work has run.
 const settle = 20 * time.Millisecond
 
-func maps(s Selector, flags uint32, f func(*bpfsys.Open, *bpfsys.MapInfo) error) error {
-	var arrays []*bpfsys.Open
-	var opened time.Time
-	err := each(bpfsys.Map, s, flags, func(o *bpfsys.Open, _ uint32) error {
-		var info bpfsys.MapInfo
-		if err := bpfsys.Info(o, &info); err != nil {
-			return fmt.Errorf("map: %w", err)
-		}
-		if ebpf.MapType(info.Type) == ebpf.ProgramArray {
-			opened = time.Now()
-			defer func() {
-				held := *o
-				arrays = append(arrays, &held)
-				o.Take()
-			}()
-		}
-		if s.By == Name && bpfsys.Text(info.Name[:]) != s.Text {
-			return nil
-		}
-		return f(o, &info)
-	})
-	if len(arrays) > 0 {
-		time.Sleep(settle - time.Since(opened))
+// hold keeps every PROG_ARRAY open that was opened by id.
+type hold struct {
+	arrays []*bpfsys.Open
+	last   time.Time
+}
+
+// keep takes a map over if it is a PROG_ARRAY.
+func (h *hold) keep(o *bpfsys.Open, info *bpfsys.MapInfo) {
+	if ebpf.MapType(info.Type) == ebpf.ProgramArray {
+		held := *o
+		o.Take()
+		h.arrays, h.last = append(h.arrays, &held), time.Now()
 	}
-	for _, o := range arrays {
+}
+
+// release closes what was kept when it may be.
+func (h *hold) release() {
+	if len(h.arrays) > 0 {
+		time.Sleep(settle - time.Since(h.last))
+	}
+	for _, o := range h.arrays {
 		o.Close()
 	}
-	return err
 }
 
 func links(s Selector, f func(*bpfsys.Open, *bpfsys.LinkInfo) error) error {

@@ -36,8 +36,9 @@ type Program struct {
 	BytesMemlock    uint64   `json:"bytes_memlock,omitempty"`
 	MapIDs          []uint32 `json:"map_ids,omitempty"`
 	BTFID           uint32   `json:"btf_id,omitempty"`
-	Pinned          []string `json:"pinned,omitzero"` // nil: not looked for, or there are no pins at all
-	Pids            []Holder `json:"pids,omitempty"`  // who has a descriptor of it
+	Pinned          []string `json:"pinned,omitzero"`    // nil: not looked for, or there are no pins at all
+	Pids            []Holder `json:"pids,omitempty"`     // who has a descriptor of it
+	Metadata        Metadata `json:"metadata,omitempty"` // what the program says of itself
 
 	VerifiedInsns uint32 `json:"verified_insns,omitempty"` // instructions the verifier looked at
 	Chain         *Chain `json:"chain,omitempty"`          // what of ours it is
@@ -60,6 +61,8 @@ func Programs(s Selector, opts Options) ([]Program, error) {
 	}
 	var list []Program
 	boot := bootTime()
+	meta := newMetadataReader()
+	defer meta.release()
 	err = programs(s, func(o *bpfsys.Open, info *bpfsys.ProgInfo) error {
 		p := newProgram(info, boot)
 		p.Name = fullName(o, info)
@@ -71,6 +74,7 @@ func Programs(s Selector, opts Options) ([]Program, error) {
 				return fmt.Errorf("program %d: %w", info.ID, err)
 			}
 			p.MapIDs = ids[:min(again.NrMapIDs, info.NrMapIDs)]
+			p.Metadata = meta.among(p.MapIDs)
 		}
 		p.Pinned, p.Pids = pins.of(bpfsys.Prog, p.ID), opts.Holders.Of(bpfsys.Prog, p.ID)
 		p.Chain = opts.Ours.program(&p)
