@@ -16,7 +16,7 @@ import (
 // Imports point down only.
 var layers = [][]string{
 	{"l3af"},
-	{"l3af/client", "l3af/programs", "l3af/internal/near", "l3af/internal/kconfig", "l3af/internal/doc", "l3af/internal/ini", "l3af/internal/packet", "l3af/internal/pcap", "l3af/internal/bpfsys"},
+	{"l3af/client", "l3af/programs", "l3af/internal/near", "l3af/internal/kconfig", "l3af/internal/doc", "l3af/internal/ini", "l3af/internal/gate", "l3af/internal/packet", "l3af/internal/pcap", "l3af/internal/bpfsys"},
 	{"l3af/internal/value", "l3af/internal/chain", "l3af/internal/artifact", "l3af/internal/feature", "l3af/internal/disasm", "l3af/internal/rawbtf"},
 	{"l3af/internal/host", "l3af/internal/btftext"},
 	{"l3af/internal/bind", "l3af/internal/entries", "l3af/internal/agent"},
@@ -28,7 +28,7 @@ var layers = [][]string{
 }
 
 // onlyTests are packages that nothing but tests may import.
-var onlyTests = []string{"l3af/internal/testenv", "l3af/internal/testenv/zoo", "l3af/internal/node/fake"}
+var onlyTests = []string{"l3af/internal/testenv", "l3af/internal/testenv/zoo", "l3af/internal/gate/gatetest", "l3af/internal/node/fake"}
 
 func layer(pkg string) int {
 	for i, l := range layers {

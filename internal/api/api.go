@@ -2,7 +2,8 @@
 // OpenAPI description, and metrics.
 //
 // On the unix socket root and the members of one group may write, everybody
-// may read. Over TCP nobody may write.
+// may read. Over TCP write those who show a certificate and, where the listener
+// says so, root's processes on loopback.
 package api
 
 import (
@@ -181,8 +182,10 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, routes map[str
 			Detail: fmt.Sprintf("%s does not take %s", r.URL.Path, r.Method), Hint: "it takes " + strings.Join(allow, ", ")})
 		return
 	}
+	peer := peerOf(r.Context())
+	peer.shows(r.TLS)
 	if route.Write {
-		if p := peerOf(r.Context()).mayWrite(s.group); p != nil {
+		if p := peer.mayWrite(r, s.group); p != nil {
 			s.fail(w, r, p)
 			return
 		}

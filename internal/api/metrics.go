@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"l3af"
+	"l3af/internal/gate"
 )
 
 // Metrics count what the node does. Use [NewMetrics].
@@ -56,6 +57,32 @@ func (m *Metrics) Observe(duration time.Duration, steps, failures int) {
 	m.duration.Observe(duration.Seconds())
 	m.steps.Add(float64(max(steps, 0)))
 	m.failures.Add(float64(max(failures, 0)))
+}
+
+// Certificates has the ends of TLS certificates told.
+func (m *Metrics) Certificates(of func() []gate.Certificate) {
+	m.registry.MustRegister(certificates(of))
+}
+
+// certificates tells when the certificates that it gives end.
+type certificates func() []gate.Certificate
+
+var certificateDesc = prometheus.NewDesc("l3af_certificate_expiry_timestamp_seconds",
+	"When a certificate ends, of this host (role server) or of those that vouch for clients (client-ca).", []string{"role", "subject"}, nil)
+
+func (certificates) Describe(ch chan<- *prometheus.Desc) { ch <- certificateDesc }
+
+func (c certificates) Collect(ch chan<- prometheus.Metric) {
+	first := map[[2]string]float64{} // of several with one name
+	for _, one := range c() {
+		key, until := [2]string{one.Role, strings.ToValidUTF8(one.Subject, "?")}, float64(one.Until.Unix())
+		if known, ok := first[key]; !ok || until < known {
+			first[key] = until
+		}
+	}
+	for key, until := range first {
+		ch <- prometheus.MustNewConstMetric(certificateDesc, prometheus.GaugeValue, until, key[0], key[1])
+	}
 }
 
 func (m *Metrics) handler(node Node, log *slog.Logger, host string) (http.Handler, *configsMetrics) {

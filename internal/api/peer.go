@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os/user"
@@ -11,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"l3af/internal/gate"
 )
 
 // peer is who is at the other end of a connection.
@@ -19,6 +23,8 @@ type peer struct {
 	uid      uint32
 	groups   []uint32 // primary and supplementary, when it connected
 	remote   string   // its address, over TCP
+	owned    bool     // over TCP: uid is whose process of this machine it is
+	holder   string   // over TLS: whom its certificate names; "" without one
 	stopping <-chan struct{}
 }
 
@@ -33,9 +39,21 @@ func peerOf(ctx context.Context) *peer {
 	return &peer{remote: "unknown"}
 }
 
-// String gives "name (uid N)", or the address of a remote peer.
+// shows takes the certificate that a peer has shown over TLS, which was
+// verified then.
+func (p *peer) shows(s *tls.ConnectionState) {
+	if s != nil && len(s.VerifiedChains) > 0 {
+		p.holder = gate.Name(s.PeerCertificates[0])
+	}
+}
+
+// String gives "name (uid N)", the name in a certificate and where it comes
+// from, or the address of a remote peer.
 func (p *peer) String() string {
-	if !p.local {
+	switch {
+	case p.holder != "":
+		return p.holder + " from " + p.remote
+	case !p.local && !p.owned:
 		return p.remote
 	}
 	uid := strconv.FormatUint(uint64(p.uid), 10)
@@ -47,11 +65,28 @@ func (p *peer) String() string {
 
 // mayWrite says why the peer may not write; nil when it may. The group is
 // looked up each time, so that it may be made while the daemon runs.
-func (p *peer) mayWrite(group string) *Problem {
+//
+// Over TCP write who shows a certificate and, where the listener lets them,
+// root's processes: not browsers of root that some page sends here.
+func (p *peer) mayWrite(r *http.Request, group string) *Problem {
 	no := &Problem{Status: http.StatusForbidden, Code: CodeForbidden}
-	if !p.local {
-		no.Detail = "nothing can be changed over the network: permission denied"
-		no.Hint = "use the unix socket of l3afd on this host"
+	switch {
+	case p.holder != "":
+		return nil
+	case p.owned && p.uid != 0:
+		no.Detail = fmt.Sprintf("%s may only read over TCP: permission denied", p)
+		no.Hint = "root's processes may write here; others use the unix socket of l3afd"
+		return no
+	case p.owned:
+		if err := new(http.CrossOriginProtection).Check(r); err != nil || !gate.LocalHost(r.Host) {
+			no.Detail = "a page of another site may change nothing: permission denied"
+			no.Hint = "the Host of a request must be localhost or a loopback address"
+			return no
+		}
+		return nil
+	case !p.local:
+		no.Detail = "nothing can be changed over TCP without a certificate: permission denied"
+		no.Hint = "use the unix socket of l3afd on this host, or TLS with a client's certificate (tls-client-ca)"
 		return no
 	}
 	if p.uid == 0 {
@@ -70,11 +105,20 @@ func (p *peer) mayWrite(group string) *Problem {
 	return no
 }
 
-// identify asks the kernel who connected.
-func identify(c net.Conn) (*peer, error) {
+// identify asks the kernel who connected: over TCP only where it matters. Who
+// is not known then can only read.
+func identify(c net.Conn, owners bool, log *slog.Logger) (*peer, error) {
 	uc, ok := c.(*net.UnixConn)
 	if !ok {
-		return &peer{remote: c.RemoteAddr().String()}, nil
+		p := &peer{remote: c.RemoteAddr().String()}
+		if owners {
+			uid, err := gate.Owner(c)
+			if err != nil {
+				log.Debug("the owner of a connection is not known", "error", err)
+			}
+			p.uid, p.owned = uid, err == nil
+		}
+		return p, nil
 	}
 	raw, err := uc.SyscallConn()
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 )
 
 // asSomebody, when set, makes the test binary send one write and one read to
-// the socket it names, print the answers, and end.
+// the socket or address it names, print the answers, and end. The variable
+// with _HEADERS behind its name holds a header to send.
 const asSomebody = "L3AF_TEST_ASK"
 
 func TestMain(m *testing.M) {
@@ -27,8 +28,21 @@ func TestMain(m *testing.M) {
 
 func ask(socket string) int {
 	c := dial("unix", socket)
+	if !strings.HasPrefix(socket, "/") {
+		c = dial("tcp", socket)
+	}
+	name, value, _ := strings.Cut(os.Getenv(asSomebody+"_HEADERS"), ": ")
 	for _, method := range []string{"PUT", "GET"} {
 		req, _ := http.NewRequestWithContext(context.Background(), method, "http://l3afd/v1/state", strings.NewReader(document))
+		switch {
+		case !strings.HasPrefix(socket, "/") && name != "Host":
+			req.Host = socket
+		case name == "Host":
+			req.Host = value
+		}
+		if name != "" && name != "Host" {
+			req.Header.Set(name, value)
+		}
 		resp, err := c.Do(req)
 		if err != nil {
 			fmt.Println(err)

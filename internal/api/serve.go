@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"l3af/internal/gate"
 )
 
 const (
@@ -77,7 +80,7 @@ func listen(path string) (net.Listener, error) {
 }
 
 // Serve answers what comes in on l until ctx ends, and closes l. Event streams
-// end then, other requests may finish.
+// end then, other requests may finish. A [gate.Listener] says who may write.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error { return s.serve(ctx, l, s) }
 
 // ServePart is Serve for nothing but the routes with these paths.
@@ -94,6 +97,9 @@ func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		ConnContext: func(base context.Context, c net.Conn) context.Context {
+			if t, ok := c.(*tls.Conn); ok {
+				c = t.NetConn()
+			}
 			p := c.(*conn).peer
 			p.stopping = ctx.Done()
 			return context.WithValue(base, peerKey{}, p)
@@ -109,7 +115,15 @@ func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler
 			srv.Close()
 		}
 	})
-	err := srv.Serve(&listener{Listener: l, log: s.log, count: make(map[string]int)})
+	guarded := &listener{Listener: l, log: s.log, count: make(map[string]int)}
+	serve := net.Listener(guarded)
+	if g, ok := l.(*gate.Listener); ok {
+		guarded.owners = g.RootWrites
+		if g.Keys != nil {
+			serve = tls.NewListener(guarded, g.Keys.Config())
+		}
+	}
+	err := srv.Serve(serve)
 	if stop() { // it was not ctx
 		srv.Close()
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
@@ -121,10 +135,11 @@ func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler
 // listener tells each connection's peer, and refuses those that have too many.
 type listener struct {
 	net.Listener
-	log   *slog.Logger
-	mu    sync.Mutex
-	count map[string]int // connections by user or remote address; root is not counted
-	all   int            // the sum of count
+	log    *slog.Logger
+	owners bool // ask the kernel whose TCP connections are
+	mu     sync.Mutex
+	count  map[string]int // connections by user or remote address; root is not counted
+	all    int            // the sum of count
 }
 
 type conn struct {
@@ -154,7 +169,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		p, err := identify(c)
+		p, err := identify(c, l.owners, l.log)
 		if err != nil {
 			l.log.Warn("connection refused", "error", err)
 			c.Close()
@@ -162,7 +177,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		key := ""
 		switch {
-		case !p.local:
+		case !p.local && !p.owned:
 			key, _, _ = net.SplitHostPort(p.remote)
 		case p.uid != 0:
 			key = "uid " + strconv.FormatUint(uint64(p.uid), 10)

@@ -111,7 +111,11 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 	}
 	limitMemory()
 
-	listeners, err := s.open()
+	keys, err := s.keys(log)
+	if err != nil {
+		return err
+	}
+	listeners, err := s.open(keys, log)
 	if err != nil {
 		return err
 	}
@@ -168,6 +172,10 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 	serving, quit := context.WithCancel(ctx)
 	defer quit()
 	var wg sync.WaitGroup
+	if keys != nil {
+		metrics.Certificates(keys.Certificates)
+		wg.Go(func() { keys.Watch(working) })
+	}
 	ended := make(chan error, 1+len(listeners))
 	wg.Go(func() {
 		if err := n.Run(working); err != nil {

@@ -2,9 +2,11 @@ package daemon
 
 import (
 	"context"
+	"log/slog"
 	"net"
 
 	"l3af/internal/api"
+	"l3af/internal/gate"
 )
 
 // listener is an address and what is served there: paths of routes, or the
@@ -22,7 +24,7 @@ func (l *listener) serve(ctx context.Context, server *api.Server) error {
 }
 
 // open opens every address that is to be listened on; none on an error.
-func (s *settings) open() (all []*listener, err error) {
+func (s *settings) open(keys *gate.Keys, log *slog.Logger) (all []*listener, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range all {
@@ -36,13 +38,19 @@ func (s *settings) open() (all []*listener, err error) {
 	}
 	all = append(all, &listener{l, nil})
 	for _, tcp := range []struct {
-		addr  string
-		paths []string
-	}{{s.listen, nil}, {s.metricsListen, []string{"/metrics", "/healthz"}}, {s.debugListen, []string{"/bpfs/{iface}"}}} {
+		name, addr string
+		paths      []string
+		how        gate.Options
+	}{
+		{"listen", s.listen, nil, gate.Options{RootWrites: s.loopbackWrite == "root"}},
+		{"metrics-listen", s.metricsListen, []string{"/metrics", "/healthz"}, gate.Options{PlainLoopback: true}},
+		{"debug-listen", s.debugListen, []string{"/bpfs/{iface}"}, gate.Options{PlainLoopback: true}},
+	} {
 		if tcp.addr == "" {
 			continue
 		}
-		l, err := net.Listen("tcp", tcp.addr)
+		tcp.how.Keys = keys
+		l, err := s.tcp(tcp.name, tcp.addr, tcp.how, log)
 		if err != nil {
 			return all, err
 		}

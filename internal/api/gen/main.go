@@ -39,7 +39,7 @@ func describe() ([]byte, error) {
 	r := openapi31.NewReflector()
 	r.Spec.Info.WithTitle("l3afd").WithVersion("1").
 		WithDescription("The API of one node of the Lightweight eBPF Application Foundation. " +
-			"On the unix socket root and the members of the group l3af may write, everybody may read; over TCP nobody may write.")
+			"On the unix socket root and the members of the group l3af may write, everybody may read; over TCP those write who show a certificate and, where l3afd is told so, root's processes on loopback.")
 	r.DefaultOptions = append(r.DefaultOptions,
 		jsonschema.InterceptDefName(func(t reflect.Type, _ string) string {
 			name := strings.ToUpper(t.Name()[:1]) + t.Name()[1:]
