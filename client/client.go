@@ -1,9 +1,11 @@
-// Package client talks to l3afd over its unix socket.
+// Package client talks to l3afd over its unix socket, or over TCP.
 package client
 
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +33,9 @@ const DefaultSocket = "/run/l3afd/l3afd.sock"
 // [l3af.ErrForbidden]; when it cannot be reached, they wrap the cause.
 type Client struct {
 	Socket string
+	// Server is https://HOST:PORT, or http:// on loopback; "": the socket.
+	Server string
+	TLS    *tls.Config // for https; nil: the system's CAs, and no certificate
 }
 
 // Error is why a call failed.
@@ -130,7 +135,7 @@ func call[T any](ctx context.Context, c *Client, method, path string, body []byt
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return answer, fmt.Errorf("read answer of %s: %w", c.socket(), err)
+		return answer, fmt.Errorf("read answer of %s: %w", c.place(), err)
 	}
 	return answer, nil
 }
@@ -142,16 +147,26 @@ func (c *Client) socket() string {
 	return c.Socket
 }
 
+// place is where the daemon is asked.
+func (c *Client) place() string {
+	if c.Server != "" {
+		return c.Server
+	}
+	return c.socket()
+}
+
 // do sends a request, and returns the answer of a success and what ends it.
 func (c *Client) do(ctx context.Context, method, path string, body []byte, ifRevision int) (*http.Response, func(), error) {
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: c.TLS}
+	base := strings.TrimSuffix(c.Server, "/")
+	if base == "" {
+		base = "http://l3afd"
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", c.socket())
-		},
-		DisableKeepAlives: true,
+		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://l3afd"+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -186,8 +201,15 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if sys := (*os.SyscallError)(nil); errors.As(err, &sys) {
 		cause = sys.Err
 	}
-	e := &Error{Detail: fmt.Sprintf("cannot reach l3afd at %s: %v", c.socket(), cause), Err: err}
+	e := &Error{Detail: fmt.Sprintf("cannot reach l3afd at %s: %v", c.place(), cause), Err: err}
+	alert := (*net.OpError)(nil)
 	switch {
+	case errors.As(err, new(x509.UnknownAuthorityError)):
+		e.Hint = "name the CA of its certificate with --ca"
+	case errors.As(err, &alert) && alert.Op == "remote error":
+		e.Hint = "it takes no such certificate of ours, or wants one: name it with --cert and --key"
+	case c.Server != "" && errors.Is(err, syscall.ECONNREFUSED):
+		e.Hint = "is l3afd running, with -listen of this address?"
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		e.Hint = "is l3afd running? start it, or name its socket with --socket"
 	case errors.Is(err, fs.ErrPermission):

@@ -10,7 +10,9 @@ import (
 	"l3af/client"
 )
 
-func (a *app) client() *client.Client { return &client.Client{Socket: a.socket} }
+func (a *app) client() *client.Client {
+	return &client.Client{Socket: a.socket, Server: a.remote.server, TLS: a.tls}
+}
 
 // hinted is an error and what to do about it.
 type hinted struct {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -29,7 +30,9 @@ type app struct {
 	in       io.Reader
 	out, err io.Writer
 	socket   string
-	output   string // table, wide, json, yaml; "" as the command likes
+	remote   remote
+	tls      *tls.Config // for remote
+	output   string      // table, wide, json, yaml; "" as the command likes
 }
 
 // usageError is a mistake in how the command was called.
@@ -119,9 +122,16 @@ Try "l3af demo" first: it needs root and nothing else.`,
 	root.SuggestionsMinimumDistance = 2
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.socket, "socket", "", "socket of l3afd (default $L3AF_SOCKET, else "+daemon.DefaultSocket+")")
+	a.remote.flags(flags)
 	flags.StringVarP(&a.output, "output", "o", "", "output format: "+strings.Join(formats, ", "))
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
-	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+	root.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
+		if a.tls, err = a.remote.open(a.socket); err != nil {
+			if u := (*usageError)(nil); errors.As(err, &u) {
+				return err
+			}
+			return &failure{err}
+		}
 		if a.socket == "" {
 			a.socket = os.Getenv("L3AF_SOCKET")
 		}

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"l3af/internal/daemon"
+	"l3af/internal/gate/gatetest"
 	"l3af/internal/testenv"
 )
 
@@ -53,6 +54,7 @@ func (s serial) Run(name string, f func(testscript.T)) {
 //	veth NS/IF/ADDR… NS/IF/ADDR…  joins two of them; more addresses follow with /
 //	unlink NS/IF            deletes an interface
 //	send N NS/FROM NS/TO    sends N UDP packets, prints how many arrived
+//	certificates            writes ca.pem, and NAME.pem and NAME.key of server, client and stranger
 //	serve DIR               serves its files over HTTP at $SERVER
 //	capture FILE FROM TO…   writes a pcap of UDP packets; without FROM and TO, prints one
 //	exits CODE COMMAND…     the command must end with the exit code
@@ -90,6 +92,9 @@ func TestScript(t *testing.T) {
 			"send":   command((*machine).send),
 			"serve":  command((*machine).serve),
 			"exits":  exits,
+
+			"certificates": command((*machine).certificates),
+
 			"until":  until,
 			"nobody": nobody,
 
@@ -169,6 +174,21 @@ func (m *machine) daemon(ts *testscript.TestScript, args []string) error {
 		}
 	}
 	return fmt.Errorf("l3afd does not answer:\n%s", ts.ReadFile(m.path("l3afd.log")))
+}
+
+// certificates writes ca.pem, and for server, client and stranger NAME.pem and
+// NAME.key.
+func (m *machine) certificates(*testscript.TestScript, []string) error {
+	ca := gatetest.CA(m, "ca")
+	gatetest.WriteCA(m, m.path("ca.pem"), ca)
+	for name, pair := range map[string]*gatetest.Pair{
+		"server": gatetest.Server(m, ca), "client": gatetest.Client(m, ca, "ops-1.example.com"), "stranger": gatetest.Client(m, ca, "dev.example.com"),
+	} {
+		certificate, key := pair.PEM(m)
+		gatetest.Replace(m, m.path(name+".pem"), certificate)
+		gatetest.Replace(m, m.path(name+".key"), key)
+	}
+	return nil
 }
 
 func (m *machine) halt(_ *testscript.TestScript, args []string) error {
