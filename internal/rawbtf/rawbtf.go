@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ID is the number of a type. 0 is void.
@@ -321,9 +322,17 @@ func (t *Type) Array() (index ID, elements uint32) {
 	return ID(t.spec.order.Uint32(t.extra[4:])), t.spec.order.Uint32(t.extra[8:])
 }
 
+// count is Len for types of these kinds, and 0 for others, which have no list of that.
+func (t *Type) count(kinds ...Kind) int {
+	if slices.Contains(kinds, t.Kind) {
+		return t.Len
+	}
+	return 0
+}
+
 // Members are those of a STRUCT or UNION.
 func (t *Type) Members() []Member {
-	list, o := make([]Member, t.Len), t.spec.order
+	list, o := make([]Member, t.count(Struct, Union)), t.spec.order
 	for i := range list {
 		b := t.extra[12*i:]
 		m := Member{Name: t.spec.text(o.Uint32(b)), Type: ID(o.Uint32(b[4:])), Offset: o.Uint32(b[8:])}
@@ -337,7 +346,7 @@ func (t *Type) Members() []Member {
 
 // Values are those of an ENUM or ENUM64.
 func (t *Type) Values() []Value {
-	list, o := make([]Value, t.Len), t.spec.order
+	list, o := make([]Value, t.count(Enum, Enum64)), t.spec.order
 	for i := range list {
 		if t.Kind == Enum64 {
 			b := t.extra[12*i:]
@@ -356,7 +365,7 @@ func (t *Type) Values() []Value {
 
 // Params are those of a FUNC_PROTO.
 func (t *Type) Params() []Param {
-	list, o := make([]Param, t.Len), t.spec.order
+	list, o := make([]Param, t.count(FuncProto)), t.spec.order
 	for i := range list {
 		b := t.extra[8*i:]
 		list[i] = Param{t.spec.text(o.Uint32(b)), ID(o.Uint32(b[4:]))}
@@ -366,7 +375,7 @@ func (t *Type) Params() []Param {
 
 // Variables are those of a DATASEC.
 func (t *Type) Variables() []Variable {
-	list, o := make([]Variable, t.Len), t.spec.order
+	list, o := make([]Variable, t.count(Datasec)), t.spec.order
 	for i := range list {
 		b := t.extra[12*i:]
 		list[i] = Variable{ID(o.Uint32(b)), o.Uint32(b[4:]), o.Uint32(b[8:])}
