@@ -77,6 +77,7 @@ func objects() []object {
 		cgroupObject(),
 		perfObject(),
 		featureObject(),
+		btfObject(),
 	}
 }
 
