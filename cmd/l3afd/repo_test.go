@@ -159,7 +159,9 @@ func request(lists map[string][]fields) string {
 }
 
 // xdpList is a payload of one list.
-func xdpList(programs ...fields) string { return request(map[string][]fields{"xdp_ingress": programs}) }
+func xdpList(programs ...fields) string {
+	return request(map[string][]fields{"xdp_ingress": append([]fields{}, programs...)})
+}
 
 // names is a payload of delete.
 func names(iface, direction string, list ...string) string {

@@ -101,11 +101,12 @@ func reads(ins asm.Instruction, r asm.Register) bool {
 	return ins.Src == r || ins.Dst == r && !(class == asm.LdXClass || class == asm.LdClass || class.IsALU() && ins.OpCode.ALUOp() == asm.Mov)
 }
 
-// returned follows the code from instruction i to an exit and tells which
-// constant is returned there, if nothing else happens on the way.
+// returned follows the code behind the call before instruction i to an exit and
+// tells which constant is returned there, if nothing else happens on the way.
 func (f *function) returned(i int) (code int32, ok bool) {
-	// What the straight code before set may be what is returned.
-	first := i
+	// What the straight code before the call set may be what is returned,
+	// whatever other jumps lead behind the call.
+	first := i - 1
 	for first > 0 && f.falls(first-1) && !slices.Contains(f.jumps, first) {
 		first--
 	}

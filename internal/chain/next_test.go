@@ -119,3 +119,35 @@ func TestNextRefused(t *testing.T) {
 		t.Error("the map is gone")
 	}
 }
+
+// Compilers let other ways lead behind the call as well, where the verdict is
+// returned by all of them.
+func TestNextJoined(t *testing.T) {
+	testenv.Clean(t)
+	m := assembled("x", ebpf.XDP,
+		asm.Mov.Reg(asm.R6, asm.R1),
+		asm.Mov.Imm32(asm.R7, 1), // XDP_DROP
+		asm.LoadMem(asm.R2, asm.R1, 12, asm.Word),
+		asm.JEq.Imm(asm.R2, 0x7fffffff, "end"),
+		asm.Mov.Imm32(asm.R7, 2), // XDP_PASS
+		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.LoadMapPtr(asm.R2, 0).WithReference("next_program"),
+		asm.Mov.Imm32(asm.R3, 0),
+		asm.FnTailCall.Call(),
+		asm.Mov.Reg32(asm.R0, asm.R7).WithSymbol("end"),
+		asm.Return())
+	m.Spec.Maps = object(t, "corpus/l3af").Maps
+	m.Name, m.Next = "m", "next_program"
+	other := m
+	other.Name = "other"
+	c := compose(t, l3af.XDP, m, other)
+	for _, p := range c.Programs {
+		if p.Linkage != Inlined {
+			t.Errorf("%s is %s: %s", p.Name, p.Linkage, p.Why)
+		}
+	}
+	got, err := randomPacket(rand.New(rand.NewPCG(1, 1)), l3af.XDP).through(load(t, c).Program, l3af.XDP)
+	if err != nil || got.verdict != 2 {
+		t.Errorf("got %v, %v, want pass", got, err)
+	}
+}

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"l3af"
+	"l3af/internal/testenv"
+)
+
+// ordered is what L3AF's API says of the order at v0, as "a b c".
+func (u *upstream) ordered() string {
+	u.Helper()
+	var in struct {
+		Programs struct {
+			XDP []struct{ Name string } `json:"xdp_ingress"`
+		} `json:"bpf_programs"`
+	}
+	u.get("/l3af/configs/v1/v0", &in)
+	var list []string
+	for _, p := range in.Programs.XDP {
+		list = append(list, p.Name)
+	}
+	return strings.Join(list, " ")
+}
+
+// runs checks that the kernel runs these programs of v0, in this order.
+func (u *upstream) runs(want string) {
+	u.Helper()
+	c := u.chain("v0", l3af.XDP)
+	var list []string
+	for _, p := range c.Programs {
+		if p.State == "" {
+			list = append(list, p.Name)
+		}
+	}
+	if got := strings.Join(list, " "); got != want || c.State != l3af.Running {
+		u.node.Errorf("%s runs %q, want %q: %s", c.State, got, want, c.Error)
+	}
+}
+
+// Every change that upstream leaks, loses or loops packets on: none leaks a
+// packet past the gate, none loses one, all programs go on counting.
+func TestUpstreamTraffic(t *testing.T) {
+	rounds := 3
+	if testing.Short() {
+		rounds = 1
+	}
+	testenv.Clean(t)
+	wire(t)
+	u := newUpstream(t)
+	u.packCounting("1.0", "gate", "a", "b", "c", "d")
+	u.packCounting("2.0", "gate", "a", "b", "c", "d")
+	u.start()
+	bad := newStream(t, "192.0.2.66", "192.0.2.1")
+	goods := []*stream{newStream(t, "192.0.2.2", "192.0.2.1"), newStream(t, "192.0.2.2", "192.0.2.1"), newStream(t, "192.0.2.2", "192.0.2.1")}
+	port := bad.in.LocalAddr().(*net.UDPAddr).Port
+	args := func(ports ...int) []fields {
+		list := []fields{}
+		for _, p := range ports {
+			list = append(list, fields{"key": p, "value": 1})
+		}
+		return []fields{{"name": "count_ports", "args": list}}
+	}
+	gate := func(seq int, more fields) fields {
+		f := counting("gate", seq, fields{"map_args": args(port), "monitor_maps": []fields{{"name": "count_hits", "key": 0, "aggregator": "scalar"}}})
+		for k, v := range more {
+			f[k] = v
+		}
+		return f
+	}
+	p := func(name string, seq int) fields { return counting(name, seq, nil) }
+	with := func(f fields, key string, v any) fields { f[key] = v; return f }
+	for _, g := range goods {
+		g.carries(10, true)
+	}
+	u.does("update", xdpList(gate(5, nil)))
+	bad.carries(10, false)
+
+	noRoom := dropped(t)
+	began := time.Now()
+	bad.flow(3)
+	for _, g := range goods {
+		g.flow(10)
+	}
+	var prior uint64
+	counts := func(what string) {
+		t.Helper()
+		for _, p := range u.chain("v0", l3af.XDP).Programs {
+			if p.Name == "gate" {
+				if p.Packets < prior {
+					t.Errorf("%s: the gate has counted %d, before %d", what, p.Packets, prior)
+				}
+				prior = p.Packets
+			}
+		}
+	}
+	for range rounds {
+		for _, step := range []struct {
+			what, verb, body, order string
+			runs                    string // "" as order
+		}{
+			{"insert before", "add", xdpList(p("a", 1)), "a gate", ""},
+			{"insert behind", "add", xdpList(p("c", 7)), "a gate c", ""},
+			{"insert in the middle", "add", xdpList(p("b", 3)), "a b gate c", ""},
+			{"delete the first", "delete", names("v0", "xdp_ingress", "a"), "b gate c", ""},
+			{"delete in the middle", "delete", names("v0", "xdp_ingress", "b", "c"), "gate", ""},
+			{"all at once", "update", xdpList(p("a", 1), p("b", 2), p("c", 3), gate(5, nil)), "a b c gate", ""},
+			{"tail to front", "update", xdpList(p("a", 2), p("b", 3), p("c", 4), gate(1, nil)), "gate a b c", ""},
+			{"head to tail", "update", xdpList(p("a", 2), p("b", 3), p("c", 4), gate(9, nil)), "a b c gate", ""},
+			{"middle to middle", "update", xdpList(p("a", 1), p("b", 4), p("c", 3), gate(9, nil)), "a c b gate", ""},
+			{"other versions", "update", xdpList(with(p("a", 1), "version", "2.0"), p("b", 4), p("c", 3), gate(9, fields{"version": "2.0"})), "a c b gate", ""},
+			{"the old versions", "update", xdpList(p("a", 1), p("b", 4), p("c", 3), gate(9, nil)), "a c b gate", ""},
+			{"disabled", "update", xdpList(p("a", 1), with(p("b", 4), "admin_status", "disabled"), p("c", 3), gate(9, nil)), "a c b gate", "a c gate"},
+			{"enabled", "update", xdpList(p("a", 1), p("b", 4), p("c", 3), gate(9, nil)), "a c b gate", ""},
+			{"more in a map", "update", xdpList(p("a", 1), p("b", 4), p("c", 3), gate(9, fields{"map_args": args(port, 9, 10)})), "a c b gate", ""},
+			{"another entry", "update", xdpList(with(p("a", 1), "object_file", "./count.bpf.o"), p("b", 4), with(p("c", 3), "map_name", ""), gate(9, nil)), "a c b gate", ""},
+			{"the gate alone", "update", xdpList(gate(9, nil)), "gate", ""},
+		} {
+			u.does(step.verb, step.body)
+			if got := u.ordered(); got != step.order {
+				t.Errorf("%s: order %q, want %q", step.what, got, step.order)
+			}
+			if step.runs == "" {
+				step.runs = step.order
+			}
+			u.runs(step.runs)
+			counts(step.what)
+		}
+		u.does("update", xdpList(p("a", 1), gate(2, nil), p("b", 3)))
+		u.kill()
+		u.start()
+		u.settled()
+		u.runs("a gate b")
+		counts("kill")
+		u.stop()
+		u.start()
+		u.settled()
+		u.runs("a gate b")
+		counts("stop")
+		u.does("update", xdpList(gate(5, nil)))
+	}
+	took := time.Since(began)
+	bad.halt()
+	sent := bad.sent.Load()
+	for _, g := range goods {
+		g.halt()
+		sent += g.sent.Load()
+	}
+	t.Logf("%d packets in %v: %.0f a second", sent, took.Round(time.Millisecond), float64(sent)/took.Seconds())
+	if got := bad.arrived(); got != 0 {
+		t.Errorf("%d of %d packets leaked past the gate", got, bad.sent.Load())
+	}
+	lost := uint64(0)
+	for _, g := range goods {
+		lost += g.sent.Load() - g.arrived()
+	}
+	if noRoom = dropped(t) - noRoom; lost != noRoom {
+		t.Errorf("%d packets lost, %d of them by the sending device", lost, noRoom)
+	}
+	u.does("update", `[{"host_name":"host","iface":"v0","bpf_programs":{"xdp_ingress":[]}}]`)
+}
+
+// mapIDs are the kernel's ids of pinned maps.
+func mapIDs(t *testing.T, pins ...string) []ebpf.MapID {
+	t.Helper()
+	var ids []ebpf.MapID
+	for _, pin := range pins {
+		m, err := ebpf.LoadPinnedMap(pin, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := m.Info()
+		m.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := info.ID()
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// What is refused changes nothing, and says why in upstream's words.
+func TestUpstreamRefused(t *testing.T) {
+	testenv.Clean(t)
+	wire(t)
+	u := newUpstream(t)
+	u.packCounting("1.0", "a", "b")
+	u.start()
+	u.does("update", xdpList(counting("a", 1, nil)))
+	was := u.settled()
+	change := func(more fields) fields { return counting("b", 2, more) }
+	for _, c := range []struct {
+		verb, body string
+		status     int
+		says       string
+	}{
+		{"update", "", 400, "failed to unmarshal payload: unexpected end of JSON input"},
+		{"update", "[]", 422, "the payload names no interface"},
+		{"update", `[{"host_name":"host","iface":"v0","bpf_programs":{}}]`, 422, "no list of programs is there"},
+		{"update", strings.Replace(xdpList(), `"host"`, `"other"`, 1), 422, "provided bpf programs do not belong to this host"},
+		{"update", strings.Replace(xdpList(), "v0", "lo", 1), 422, "lo interface name not found in the host"},
+		{"update", strings.Replace(xdpList(), "v0", "nope", 1), 404, "nope interface name not found in the host"},
+		{"update", xdpList(change(fields{"version": "3.0"})), 404, "failed to download and start eBPF program b version 3.0 iface v0"},
+		{"update", xdpList(change(fields{"version": "../a/1.0"})), 422, "cannot be one part of a path"},
+		{"update", xdpList(change(fields{"object_file": "other.o"})), 404, "has no object"},
+		{"update", xdpList(change(fields{"object_file": "README"})), 404, "has no object"},
+		{"update", xdpList(change(fields{"object_file": ""})), 422, "object_file: is required: programs that their own userspace binary"},
+		{"update", xdpList(change(fields{"entry_function_name": "_xdp_coun"})), 422, "xdp_ingress[0].entry_function_name: the object has no program"},
+		{"update", xdpList(change(fields{"entry_function_name": "_tc_count"})), 422, "is a tc program, not xdp"},
+		{"update", xdpList(change(fields{"map_name": "count_hits"})), 422, "count_hits"},
+		{"update", xdpList(change(fields{"map_args": []fields{{"name": "count_prots", "args": []fields{}}}})), 422, "xdp_ingress[0].map_args.count_prots: "},
+		{"update", xdpList(change(fields{"map_args": []fields{{"name": "count_ports", "args": []fields{{"key": 70000, "value": 1}}}}})), 422, "xdp_ingress[0].map_args.count_ports[0].key: "},
+		{"update", xdpList(change(fields{"monitor_maps": []fields{{"name": "count_hits", "key": 9, "aggregator": "scalar"}}})), 422, "xdp_ingress[0].monitor_maps"},
+		{"update", xdpList(change(fields{"monitor_maps": []fields{{"name": "count_hits", "key": 0, "aggregator": "sum"}}})), 422, "unknown aggregator"},
+		{"add", xdpList(counting("a", 9, nil)), 409, `"a" is there already, and is another one`},
+		{"add", xdpList(change(fields{"seq_id": "1"})), 400, "[0].bpf_programs.xdp_ingress[0].seq_id: must be a whole number"},
+		{"delete", names("nope", "xdp_ingress", "a"), 404, "nope interface name not found in the host"},
+	} {
+		status, answer := u.call("POST", "/l3af/configs/v1/"+c.verb, c.body)
+		if status != c.status || !strings.Contains(strings.ReplaceAll(answer, `\"`, `"`), c.says) {
+			t.Errorf("%s %s: %d %s\nwant %d %q", c.verb, c.body, status, answer, c.status, c.says)
+		}
+	}
+	now := u.settled()
+	if now.Revision != was.Revision || now.Chains[0].ProgramID != was.Chains[0].ProgramID || u.ordered() != "a" {
+		t.Errorf("something changed: %+v, was %+v", now, was)
+	}
+}
+
+// The programs of a document and those of L3AF's API share a hook: neither
+// disturbs the other.
+func TestUpstreamBesideDocument(t *testing.T) {
+	testenv.Clean(t)
+	wire(t)
+	u := newUpstream(t)
+	u.packCounting("1.0", "a", "b")
+	u.start()
+	u.apply(strings.ReplaceAll(full, "  netns: rx\n", ""))
+	u.does("add", xdpList(counting("a", 2, nil)))
+	u.does("add", xdpList(counting("b", 1, nil)))
+	u.runs("acl ratelimit stats b a")
+	if got := u.ordered(); got != "b a" {
+		t.Errorf("L3AF's programs are %q", got)
+	}
+	if status, answer := u.call("POST", "/l3af/configs/v1/delete", names("v0", "xdp_ingress", "acl")); status != 409 {
+		t.Errorf("delete of the document's: %d %s", status, answer)
+	}
+	u.does("update", xdpList())
+	u.runs("acl ratelimit stats")
+	bad := newStream(t, "192.0.2.66", "192.0.2.1")
+	bad.carries(10, false)
+	// A document that leaves L3AF's programs out takes them away, as it says.
+	u.does("add", xdpList(counting("a", 2, nil)))
+	u.apply("apiVersion: l3af/v1")
+	if got := u.ordered(); got != "" {
+		t.Errorf("left: %q", got)
+	}
+}
+
+// Both TC directions, probes of the host, and what a refused addition of one
+// of them leaves.
+func TestUpstreamDirections(t *testing.T) {
+	testenv.Clean(t)
+	wire(t)
+	u := newUpstream(t)
+	u.packCounting("1.0", "a", "b")
+	u.pack("conns", "1.0", "l3af_conns.tar.gz", []string{"connection_limit.bpf.o"}, nil)
+	u.start()
+	tc := func(name string, seq int) fields {
+		return counting(name, seq, fields{"entry_function_name": "_tc_count", "prog_type": "tc"})
+	}
+	probe := fields{"name": "conns", "artifact": "l3af_conns.tar.gz", "version": "1.0", "object_file": "connection_limit.bpf.o",
+		"entry_function_name": "trace_inet_sock_set_state", "prog_type": "tracepoint", "admin_status": "enabled"}
+	u.does("update", request(map[string][]fields{"tc_ingress": {tc("a", 1), tc("b", 2)}, "tc_egress": {tc("a", 1)}, "probes": {probe}}))
+	st := u.settled()
+	if len(st.Chains) != 2 || len(st.Probes) != 1 || st.Probes[0].State != l3af.Running {
+		t.Fatalf("status %+v", st)
+	}
+	s := newStream(t, "192.0.2.2", "192.0.2.1")
+	s.carries(20, true)
+	if in := u.chain("v0", l3af.TCIngress); in.Programs[1].Packets < 20 {
+		t.Errorf("b saw %d packets", in.Programs[1].Packets)
+	}
+	// Both directions of one package find their maps in one directory.
+	if ids := mapIDs(t, filepath.Join(u.base(), "tc/globals/v0/a/1_0/count_hits"), filepath.Join(u.bpffs, "instances/a%2Ev0%2Etc/maps/count_hits")); ids[0] != ids[1] {
+		t.Errorf("the maps %v of one name are not one", ids)
+	}
+	// A probe is the host's: once, whoever names it.
+	if status, answer := u.call("POST", "/l3af/configs/v1/add", request(map[string][]fields{"probes": {probe}})); status != 200 {
+		t.Errorf("the same probe again: %d %s", status, answer)
+	}
+	if st := u.settled(); len(st.Probes) != 1 {
+		t.Errorf("probes %+v", st.Probes)
+	}
+	u.does("delete", names("v0", "probes", "conns"))
+	u.does("delete", names("v0", "tc_ingress", "a", "b"))
+	if st := u.settled(); len(st.Probes) != 0 || len(st.Chains) != 1 {
+		t.Errorf("left: %+v", st)
+	}
+}
