@@ -68,7 +68,7 @@ func (o *Objects) Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Prog
 		}
 	}
 	out.Member.Proceed = b.proceed(p.Proceed, listed)
-	return b.finish(out, p.Settings)
+	return b.finish(out, row.Object, p.Settings)
 }
 
 // Probe binds a probe. path is its place in the document, such as probes[0].
@@ -88,7 +88,7 @@ func (o *Objects) Probe(pkg *artifact.Package, p l3af.Probe, path string) (*Boun
 		Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry, Instance: p.Instance},
 		Attach: b.attach(attach, row.Attach),
 	}
-	return b.finish(out, p.Settings)
+	return b.finish(out, row.Object, p.Settings)
 }
 
 type binder struct {
@@ -126,14 +126,17 @@ func errorsOf(err error) value.Errors {
 	return value.Errors{{Message: err.Error()}}
 }
 
-func (b *binder) finish(out *Bound, s l3af.Settings) (*Bound, []l3af.Mistake) {
+func (b *binder) finish(out *Bound, object string, s l3af.Settings) (*Bound, []l3af.Mistake) {
+	if len(b.pkg.Objects()) > 1 {
+		out.Member.Object = object
+	}
 	out.Contents = append(b.config(out.Member.Name, s.Config), b.maps(out.Member.Name, s.Maps)...)
 	out.Monitors, out.Contents = b.monitors(out.Member.Name, s, out.Contents)
 	if len(b.mistakes) > 0 {
 		return nil, b.mistakes
 	}
 	for i := range out.Contents {
-		out.Contents[i].Instance = s.Instance
+		out.Contents[i].Instance = out.Member.SharedIn(out.Contents[i].Map)
 	}
 	slices.SortFunc(out.Contents, func(x, y host.Contents) int { return strings.Compare(x.Map, y.Map) })
 	return out, nil

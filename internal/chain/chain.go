@@ -3,7 +3,10 @@
 package chain
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -28,6 +31,22 @@ type Member struct {
 	// maps the program uses, together with all others of that instance.
 	// Read-only data stays its own.
 	Instance string
+	// Object tells the objects of a package apart that has several: what their
+	// other data sections hold is of one object, and shared with its programs.
+	Object string
+}
+
+// SharedIn is the instance that a map of the member is shared in, if its
+// members share maps: a data section's name is that of its object's.
+func (m *Member) SharedIn(name string) string {
+	if m.Instance == "" || m.Object == "" || !strings.HasPrefix(name, ".") {
+		return m.Instance
+	}
+	object := m.Object
+	if len(object) > 40 { // it becomes a part of a name that has 255 bytes at most
+		object = fmt.Sprintf("%x", sha256.Sum256([]byte(object)))[:20]
+	}
+	return m.Instance + "@" + object
 }
 
 // Chain is a composed program and all it takes to load it.

@@ -25,7 +25,8 @@ func (p *part) ref(name string) (symbol, instance string) {
 	if p.Instance == "" || p.own(name) {
 		return ref(p.Name, name), ""
 	}
-	return sharedRef(p.Instance, name), p.Instance
+	instance = p.SharedIn(name)
+	return sharedRef(instance, name), instance
 }
 
 // findMaps lists the maps that the reached code refers to, and makes it refer

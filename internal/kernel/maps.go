@@ -64,7 +64,7 @@ func (k *Kernel) openMaps(load host.Load) (*mapSet, error) {
 	}
 	for _, m := range inOrder(load.Chain) {
 		o := openMap{Map: m, want: wanted[m]}
-		if m.ByName && m.Instance == "" && !m.Tied() && !k.apart {
+		if m.ByName && !m.Tied() && !k.apart {
 			for _, p := range outside {
 				if p.Map == m {
 					o.outside = append(o.outside, p.path)

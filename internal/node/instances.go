@@ -90,6 +90,10 @@ func (m *made) join(instances map[string]*instance) (wrong []l3af.Mistake) {
 			continue
 		}
 		in := instances[of.Instance]
+		if in == nil { // of the data sections of one of several objects
+			in = &instance{maps: map[string]sharedMap{}, wanted: map[string]*wanted{}}
+			instances[of.Instance] = in
+		}
 		have, ok := in.maps[of.Name]
 		if !ok {
 			in.maps[of.Name] = sharedMap{of, paths[of.Member]}

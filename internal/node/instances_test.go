@@ -3,7 +3,9 @@ package node
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -172,5 +174,52 @@ func TestGlobalsKeepID(t *testing.T) {
 	}
 	if a := r.apply(state("fixed", "7")); len(a.Steps) != 1 || a.Steps[0].Verb != verbReplace || r.k.Running()[HookOf("xdp/v0")] == id {
 		t.Errorf("fixed: %+v", a)
+	}
+}
+
+// Programs of several objects of one package share the maps that both have;
+// what the data sections of an object hold is shared with programs of it alone.
+func TestInstanceOfObjects(t *testing.T) {
+	r := newRig(t)
+	defer func() { r.n.Close() }()
+	dir := t.TempDir()
+	files := map[string]string{"tiny.bpf.o": testObject(t, "tiny.bpf.o"), "bigger.bpf.o": testObject(t, "tiny.bpf.o"),
+		"gate.bpf.o": testObject(t, "../../kernel/testdata/gate.bpf.o")}
+	for name, from := range files {
+		b, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	manifest := "apiVersion: l3af/v1\nname: p\nprograms:\n- {entry: tiny_tc, object: tiny.bpf.o, hook: tc-ingress}\n" +
+		"- {entry: tiny_tc, object: bigger.bpf.o, hook: tc-egress}\n- {entry: gate, object: gate.bpf.o, hook: xdp}\n- {entry: tiny_probe, object: tiny.bpf.o, attach: raw_tracepoint/sched_process_exec}\n"
+	if err := os.WriteFile(filepath.Join(dir, "package.yaml"), []byte(manifest), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	settings := l3af.Settings{Instance: "i"}
+	s := &l3af.State{APIVersion: l3af.APIVersion, Probes: []l3af.Probe{{Name: "p", Package: dir, Entry: "tiny_probe", Settings: settings}}}
+	for hook, entry := range map[l3af.HookKind]string{l3af.XDP: "gate", l3af.TCIngress: "tiny_tc", l3af.TCEgress: "tiny_tc"} {
+		s.Chains = append(s.Chains, l3af.Chain{Interface: "v0", Hook: hook, Programs: []l3af.Program{{Name: "a", Package: dir, Entry: entry, Settings: settings}}})
+	}
+	r.apply(s)
+	var shared []string
+	for _, line := range r.k.Left() {
+		if name, ok := strings.CutPrefix(line, "map "); ok {
+			shared = append(shared, name)
+		}
+	}
+	want := []string{"@i/deny", "@i/table", "@i@bigger.bpf.o/.data", "@i@gate.bpf.o/.bss", "@i@gate.bpf.o/.data", "@i@tiny.bpf.o/.data"}
+	if !slices.Equal(shared, want) {
+		t.Errorf("shared are %q, want %q", shared, want)
+	}
+	if steps := r.reconcile(); len(steps) > 0 {
+		t.Errorf("not at rest: %+v", steps)
+	}
+	r.apply(&l3af.State{APIVersion: l3af.APIVersion})
+	if left := r.k.Left(); len(left) > 0 {
+		t.Errorf("left %q", left)
 	}
 }

@@ -126,11 +126,11 @@ func agree(all []*made) {
 // its name; "" for others.
 func (m *made) sharedOutside(c host.Contents) string {
 	dir := m.pins()[c.Member]
-	if dir == "" || c.Instance != "" {
+	if dir == "" {
 		return ""
 	}
 	for i := range m.light.Maps {
-		if of := &m.light.Maps[i]; of.Member == c.Member && of.Name == c.Map && of.ByName {
+		if of := &m.light.Maps[i]; slices.Contains(of.Users, c.Member) && of.Name == c.Map && of.ByName {
 			return dir + "/" + c.Map
 		}
 	}

@@ -139,6 +139,8 @@ func States() []State {
 			Running: []string{"xdp/v0", "tc-egress/w0"}, Disabled: []string{"probe/p"}, Outside: []string{"s/_data", "s/table"}},
 		{Name: "pinned by name", State: of(at("v0", l3af.TCIngress, pin("n", tc(found))), at("v0", l3af.TCEgress, pin("n", tc(found)), tc(b))),
 			Running: []string{"tc-ingress/v0", "tc-egress/v0"}, Outside: []string{"n/_data", "n/table"}},
+		{Name: "pinned by name of instances", State: of(at("v0", l3af.TCIngress, pin("n", in1(tc(found)))), at("v0", l3af.TCEgress, pin("n", with(tc(found), func(p *l3af.Program) { p.Instance = "two" })), tc(b))),
+			Running: []string{"tc-ingress/v0", "tc-egress/v0"}, Outside: []string{"n/_data", "n/table"}},
 		{Name: "pinned by one", State: of(at("v0", l3af.TCIngress, pin("m", tc(found))), at("v0", l3af.TCEgress, tc(b))),
 			Running: []string{"tc-ingress/v0", "tc-egress/v0"}, Outside: []string{"m/_data", "m/table"}},
 		{Name: "removed", State: of(at("v0", l3af.XDP, b)), Running: v0},

@@ -44,7 +44,7 @@ func (k *Kernel) pinMap(load host.Load, m chain.Map) error {
 		k.change("use map "+name, func() { k.target(t).uses[name] = true })
 	}
 	fresh := &table{shape: shape, size: m.Spec.ValueSize, entries: map[string]string{}, patches: map[int]string{}}
-	if old == nil && m.ByName && !shared {
+	if old == nil && m.ByName {
 		for _, path := range outsidePaths(m, load.Pins) {
 			k.mu.Lock()
 			if found := k.outside[path]; found != nil && found.shape == shape {
