@@ -1,9 +1,17 @@
 package l3af
 
+import "iter"
+
 // RunRequest asks what a chain does with packets.
 type RunRequest struct {
 	// Packets are frames from their link-layer header on.
 	Packets [][]byte `json:"packets"`
+	// Stream, when set, gives the packets in place of Packets, and Each is told
+	// what became of each, in their order and soon after: however many there are,
+	// few are in memory. An error of either ends the run. Stream is called on
+	// another goroutine than Each.
+	Stream iter.Seq2[[]byte, error] `json:"-"`
+	Each   func(PacketRun) error    `json:"-"`
 	// State, when set, is the document whose chain of the hook is run, in place
 	// of the one in force.
 	State *State `json:"state,omitempty"`
@@ -19,7 +27,7 @@ type ChainRun struct {
 	Hook      HookKind        `json:"hook"`
 	ID        string          `json:"id"`                // of the chain that was copied
 	Running   string          `json:"running,omitempty"` // of the chain that the hook runs
-	Packets   []PacketRun     `json:"packets"`           // in the order they were given
+	Packets   []PacketRun     `json:"packets"`           // in the order they were given; none when they were streamed
 	Programs  []ProgramStatus `json:"programs"`          // what all the packets together were counted as
 	Notes     []string        `json:"notes,omitempty"`   // what differs from a run at the hook
 }

@@ -13,6 +13,9 @@ import (
 // RunChain runs packets through a copy of a hook's chain, or of the one that
 // req.State has for it; nothing at the hook changes.
 func (c *Client) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) (*l3af.ChainRun, error) {
+	if req.Stream != nil {
+		return c.streamChain(ctx, h, req)
+	}
 	body, err := json.Marshal(req)
 	if err != nil {
 		return nil, fmt.Errorf("run: %w", err)

@@ -157,6 +157,19 @@ func (c *Client) place() string {
 
 // do sends a request, and returns the answer of a success and what ends it.
 func (c *Client) do(ctx context.Context, method, path string, body []byte, ifRevision int) (*http.Response, func(), error) {
+	header := http.Header{}
+	if len(body) > 0 {
+		// JSON is YAML for the daemon: it looks at the content.
+		header.Set("Content-Type", "application/yaml")
+	}
+	if ifRevision >= 0 {
+		header.Set("If-Match", `"`+strconv.Itoa(ifRevision)+`"`)
+	}
+	return c.send(ctx, method, path, bytes.NewReader(body), header)
+}
+
+// send is do of a body that may be a stream.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, func(), error) {
 	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: c.TLS}
 	base := strings.TrimSuffix(c.Server, "/")
 	if base == "" {
@@ -166,17 +179,11 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, ifRev
 			return d.DialContext(ctx, "unix", c.socket())
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, base+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, base+path, body)
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(body) > 0 {
-		// JSON is YAML for the daemon: it looks at the content.
-		req.Header.Set("Content-Type", "application/yaml")
-	}
-	if ifRevision >= 0 {
-		req.Header.Set("If-Match", `"`+strconv.Itoa(ifRevision)+`"`)
-	}
+	req.Header = header
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return nil, nil, c.unreachable(ctx, err)

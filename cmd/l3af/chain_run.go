@@ -1,17 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"l3af"
-	"l3af/internal/packet"
 	"l3af/internal/pcap"
 )
 
@@ -32,7 +31,8 @@ routes, is that of the hook's network namespace. Redirected packets go nowhere.
 A chain that calls bpf_clone_redirect is refused: it would send packets.
 
 The capture is pcap or pcapng, of Ethernet. --out writes the packets as they
-leave the chain, whatever their verdict, as pcap.`,
+leave the chain, whatever their verdict, as pcap. It may be of any length: packets
+are read, run and told one after the other.`,
 		Example: `  l3af chain run eth0/xdp --pcap in.pcap
   l3af chain run eth0/xdp --pcap in.pcap -f state.yaml --out out.pcap
   tcpdump -c 100 -w - | l3af chain run eth0/tc-ingress --pcap - --live-maps`,
@@ -48,32 +48,13 @@ leave the chain, whatever their verdict, as pcap.`,
 			case in == "-" && file == "-":
 				return &usageError{"standard input cannot be both the capture and the document", ""}
 			}
-			packets, err := a.capture(in)
-			if err != nil {
-				return err
-			}
-			req := &l3af.RunRequest{LiveMaps: live, Packets: make([][]byte, len(packets))}
-			for i, p := range packets {
-				req.Packets[i] = p.Data
-			}
+			req := &l3af.RunRequest{LiveMaps: live}
 			if file != "" {
 				if req.State, err = a.document(cmd.Context(), file); err != nil {
 					return err
 				}
 			}
-			ran, err := a.client().RunChain(cmd.Context(), h, req)
-			if err != nil {
-				return err
-			}
-			if len(ran.Packets) != len(packets) {
-				return fmt.Errorf("sent %d packets, the daemon answered for %d", len(packets), len(ran.Packets))
-			}
-			if out != "" {
-				if err := writeCapture(out, packets, ran); err != nil {
-					return err
-				}
-			}
-			return a.show(ran, func(bool) error { return printRun(a.out, h, packets, ran) })
+			return a.runCapture(cmd.Context(), h, req, in, out)
 		},
 	}
 	cmd.Flags().StringVar(&in, "pcap", "", "the capture; - reads standard input")
@@ -85,120 +66,117 @@ leave the chain, whatever their verdict, as pcap.`,
 	return cmd
 }
 
-// capture reads the packets of a file; "-" is standard input.
-func (a *app) capture(file string) ([]pcap.Packet, error) {
-	name, in := file, a.in
-	if file == "-" {
-		name = "standard input"
+// captured is a capture on its way through a chain: few of its packets are in
+// memory, however long it is.
+type captured struct {
+	h     l3af.Hook
+	name  string // of the capture
+	in    *pcap.Reader
+	out   *pcap.Writer // nil: nobody wants the packets
+	print func(number int, p pcap.Packet, ran l3af.PacketRun) error
+
+	mu   sync.Mutex
+	sent []pcap.Packet // whose answer is yet to come
+
+	count, failed, cut int
+	sums               map[outcome]int
+}
+
+// outcome is who decided what.
+type outcome struct {
+	verdict l3af.Verdict
+	program string
+}
+
+// runCapture runs the packets of a file; "-" is standard input.
+func (a *app) runCapture(ctx context.Context, h l3af.Hook, req *l3af.RunRequest, in, out string) (err error) {
+	c := &captured{h: h, name: in, sums: map[outcome]int{}}
+	from := a.in
+	if in == "-" {
+		c.name = "standard input"
 	} else {
-		f, err := os.Open(file)
+		f, err := os.Open(in)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		defer f.Close()
-		in = f
+		from = f
 	}
-	// The daemon takes no more; base64 makes it longer.
-	r := &io.LimitedReader{R: in, N: maxDocument + 1}
-	packets, err := pcap.Read(r)
-	if r.N == 0 {
-		return nil, &hinted{fmt.Errorf("read %s: longer than %d MiB", name, maxDocument>>20), "take a part of it, as with editcap -r or tcpdump -c"}
+	if c.in, err = pcap.NewReader(from); err != nil {
+		return fmt.Errorf("read %s: %w", c.name, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	return packets, nil
-}
-
-// writeCapture writes the packets that were run as they left the chain.
-func writeCapture(file string, packets []pcap.Packet, ran *l3af.ChainRun) (err error) {
-	left := make([]pcap.Packet, 0, len(packets))
-	for i, p := range packets {
-		if ran.Packets[i].Error != "" {
-			continue
+	if out != "" {
+		f, err := os.Create(out)
+		if err != nil {
+			return err
 		}
-		if data := ran.Packets[i].Data; data != nil {
-			p.Data, p.Length = data, len(data)
-		}
-		left = append(left, p)
-	}
-	f, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err = errors.Join(err, f.Close()); err != nil {
-			err = fmt.Errorf("write %s: %w", file, err)
-		}
-	}()
-	return pcap.Write(f, left)
-}
-
-func printRun(w io.Writer, h l3af.Hook, packets []pcap.Packet, ran *l3af.ChainRun) error {
-	fmt.Fprintf(w, "%s  chain %s  %s\n\n", h, ran.ID, plural(len(packets), "packet"))
-	t := newTable("", "PACKET", "VERDICT", "BY", "CHANGED").numbers(0)
-	type outcome struct {
-		verdict l3af.Verdict
-		program string
-	}
-	sums := map[outcome]int{}
-	failed := 0
-	for i, p := range ran.Packets {
-		row := []string{fmt.Sprint(i + 1), packet.Describe(packets[i].Data)}
-		if p.Error != "" {
-			failed++
-			t.add(append(row, "-", "-", p.Error)...)
-			continue
-		}
-		verdict := string(p.Verdict)
-		if p.Verdict == l3af.Other {
-			verdict = fmt.Sprintf("other (%d)", p.Code)
-		}
-		changed := ""
-		switch before := len(packets[i].Data); {
-		case p.Data != nil && p.Length != before:
-			changed = fmt.Sprintf("%d -> %d bytes", before, p.Length)
-		case p.Data != nil:
-			changed = "yes"
-		}
-		t.add(append(row, verdict, p.Program, changed)...)
-		sums[outcome{p.Verdict, p.Program}]++
-	}
-	if err := t.print(w); err != nil {
-		return err
-	}
-	fmt.Fprintln(w)
-	sum := newTable("PROGRAM", "RUNS", "VERDICTS", "DECIDED").numbers(1)
-	for _, p := range ran.Programs {
-		var decided []string
-		for _, v := range append(h.Kind.Verdicts(), l3af.Other) {
-			if n := sums[outcome{v, p.Name}]; n > 0 {
-				decided = append(decided, fmt.Sprintf("%s %d", v, n))
+		defer func() {
+			if c.out != nil {
+				err = errors.Join(err, wrote(out, c.out.Flush()))
 			}
+			err = errors.Join(err, wrote(out, f.Close()))
+		}()
+		if c.out, err = pcap.NewWriter(f); err != nil {
+			return wrote(out, err)
 		}
-		sum.add(p.Name, fmt.Sprint(p.Packets), dash(verdicts(h.Kind, p.Verdicts)), dash(strings.Join(decided, ", ")))
 	}
-	if err := sum.print(w); err != nil {
+	show := a.runPrinter(c)
+	c.print = show.packet
+	req.Stream, req.Each = c.packets, c.ran
+	ran, err := a.client().RunChain(ctx, h, req)
+	if err != nil {
 		return err
 	}
-	notes := slices.Clone(ran.Notes)
-	if failed > 0 {
-		notes = append(notes, plural(failed, "packet")+" could not be run")
-	}
-	cut := 0
-	for _, p := range packets {
-		if p.Length > len(p.Data) {
-			cut++
-		}
-	}
-	if cut > 0 {
-		notes = append(notes, plural(cut, "packet")+" ran shorter than on the wire: the capture was cut (tcpdump -s 0 keeps all)")
-	}
-	if len(notes) > 0 {
-		fmt.Fprintln(w)
-	}
-	for _, n := range notes {
-		fmt.Fprintln(w, "note: "+n)
+	return show.end(ran)
+}
+
+func wrote(file string, err error) error {
+	if err != nil {
+		return fmt.Errorf("write %s: %w", file, err)
 	}
 	return nil
+}
+
+// packets gives the packets of the capture.
+func (c *captured) packets(yield func([]byte, error) bool) {
+	for {
+		p, err := c.in.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			yield(nil, fmt.Errorf("read %s: %w", c.name, err))
+			return
+		}
+		c.mu.Lock()
+		c.sent = append(c.sent, p)
+		c.mu.Unlock()
+		if !yield(p.Data, nil) {
+			return
+		}
+	}
+}
+
+// ran takes what became of the next packet.
+func (c *captured) ran(ran l3af.PacketRun) error {
+	c.mu.Lock()
+	p := c.sent[0]
+	c.sent = c.sent[1:]
+	c.mu.Unlock()
+	c.count++
+	if p.Length > len(p.Data) {
+		c.cut++
+	}
+	if ran.Error != "" {
+		c.failed++
+	} else {
+		c.sums[outcome{ran.Verdict, ran.Program}]++
+	}
+	if err := c.print(c.count, p, ran); err != nil || c.out == nil || ran.Error != "" {
+		return err
+	}
+	if ran.Data != nil {
+		p.Data, p.Length = ran.Data, len(ran.Data)
+	}
+	return c.out.Write(p)
 }

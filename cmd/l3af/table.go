@@ -28,6 +28,16 @@ func (t *table) numbers(columns ...int) *table {
 }
 
 func (t *table) print(w io.Writer) error {
+	var b strings.Builder
+	width := t.widths()
+	for _, r := range t.rows {
+		b.WriteString(line(r, width, t.right))
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (t *table) widths() []int {
 	var width []int
 	for _, r := range t.rows {
 		for i, c := range r {
@@ -37,25 +47,25 @@ func (t *table) print(w io.Writer) error {
 			width[i] = max(width[i], utf8.RuneCountInString(c))
 		}
 	}
-	var b strings.Builder
-	for _, r := range t.rows {
-		var line strings.Builder
-		for i, c := range r {
-			if i > 0 {
-				line.WriteString("  ")
-			}
-			pad := strings.Repeat(" ", width[i]-utf8.RuneCountInString(c))
-			if t.right[i] {
-				line.WriteString(pad + c)
-			} else {
-				line.WriteString(c + pad)
-			}
+	return width
+}
+
+// line is one row of a table; right says which columns are aligned to the
+// right.
+func line(row []string, width []int, right map[int]bool) string {
+	var line strings.Builder
+	for i, c := range row {
+		if i > 0 {
+			line.WriteString("  ")
 		}
-		b.WriteString(strings.TrimRight(line.String(), " "))
-		b.WriteByte('\n')
+		pad := strings.Repeat(" ", max(0, width[i]-utf8.RuneCountInString(c)))
+		if right[i] {
+			line.WriteString(pad + c)
+		} else {
+			line.WriteString(c + pad)
+		}
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	return strings.TrimRight(line.String(), " ") + "\n"
 }
 
 // dash stands for a value there is not.

@@ -207,12 +207,12 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // drain takes what a client still sends, within bounds, because many clients
 // read no answer before they have sent all. One that asked first is told at
-// once.
+// once, and so is one that streams.
 func drain(w http.ResponseWriter, r *http.Request) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return
 	}
-	if r.Header.Get("Expect") == "" {
+	if r.Header.Get("Expect") == "" && !streamed(r) {
 		ctl := http.NewResponseController(w)
 		_ = ctl.SetReadDeadline(time.Now().Add(drainTimeout)) // recorders of tests have none
 		_, err := io.CopyN(io.Discard, r.Body, 4*maxBody)

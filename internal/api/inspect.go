@@ -53,6 +53,9 @@ func (s *Server) runChain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if streamed(r) {
+		return s.streamChain(w, r, h)
+	}
 	req, err := readRun(w, r)
 	if err != nil {
 		return err
@@ -64,17 +67,18 @@ func (s *Server) runChain(w http.ResponseWriter, r *http.Request) error {
 	return s.respond(w, http.StatusOK, "application/json", ran)
 }
 
+func badRun(detail string) error {
+	return &Problem{Status: http.StatusBadRequest, Code: CodeInvalid, Detail: detail,
+		Hint: `send {"packets": ["…"]} in JSON, each packet in base64`, Mistakes: []l3af.Mistake{{Message: detail}}}
+}
+
 // readRun reads packets and, perhaps, a document.
 func readRun(w http.ResponseWriter, r *http.Request) (*l3af.RunRequest, error) {
-	bad := func(detail string) error {
-		return &Problem{Status: http.StatusBadRequest, Code: CodeInvalid, Detail: detail,
-			Hint: `send {"packets": ["…"]} in JSON, each packet in base64`, Mistakes: []l3af.Mistake{{Message: detail}}}
-	}
 	if err := mediaType(r); err != nil {
 		return nil, err
 	}
 	tooLarge := &Problem{Status: http.StatusRequestEntityTooLarge, Code: CodeTooLarge,
-		Detail: "the packets and the document are over 16 MiB", Hint: "send fewer packets: a third of the size is their writing in base64"}
+		Detail: "the packets and the document are over 16 MiB", Hint: "stream them as application/x-ndjson, or send fewer: a third of the size is their writing in base64"}
 	if r.ContentLength > maxBody {
 		return nil, tooLarge
 	}
@@ -85,23 +89,29 @@ func readRun(w http.ResponseWriter, r *http.Request) (*l3af.RunRequest, error) {
 	if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
 		return nil, tooLarge
 	} else if err != nil {
-		return nil, bad("read body: " + err.Error())
+		return nil, badRun("read body: " + err.Error())
 	}
+	req, err := parseRun(body)
+	if err == nil && req.Packets == nil {
+		err = badRun("there are no packets")
+	}
+	return req, err
+}
+
+// parseRun reads what is asked.
+func parseRun(text []byte) (*l3af.RunRequest, error) {
 	var parts struct {
 		Packets  [][]byte        `json:"packets"`
 		State    json.RawMessage `json:"state"`
 		LiveMaps bool            `json:"live_maps"`
 	}
-	dec := json.NewDecoder(bytes.NewReader(body))
+	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&parts); err != nil {
-		return nil, bad("read body: " + err.Error())
+		return nil, badRun("read body: " + err.Error())
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, bad("read body: there is more than one value")
-	}
-	if parts.Packets == nil {
-		return nil, bad("there are no packets")
+		return nil, badRun("read body: there is more than one value")
 	}
 	req := &l3af.RunRequest{Packets: parts.Packets, LiveMaps: parts.LiveMaps}
 	if len(parts.State) == 0 {
@@ -109,7 +119,7 @@ func readRun(w http.ResponseWriter, r *http.Request) (*l3af.RunRequest, error) {
 	}
 	tree, err := doc.Parse(parts.State)
 	if err != nil {
-		return nil, bad("state: " + err.Error())
+		return nil, badRun("state: " + err.Error())
 	}
 	req.State, err = l3af.ParseState(tree)
 	return req, err

@@ -45,6 +45,32 @@ func TestInspect(t *testing.T) {
 			t.Errorf("%s %s %.80s: got %d %s\nwant %d %s", tt.method, tt.path, tt.body, resp.StatusCode, body, tt.status, tt.want)
 		}
 	}
+	for _, tt := range []struct {
+		path, body string
+		status     int
+		want       string
+	}{
+		{"v0/xdp/run", "{\"live_maps\":true}\n\"AAEC\"\n\"Aw==\"\n", 200,
+			`{"packet":{"verdict":"drop","code":1,"program":"acl","length":3,"data":"AAEC"}}
+{"packet":{"verdict":"drop","code":1,"program":"acl","length":1,"data":"Aw=="}}
+{"chain":{"interface":"v0","hook":"xdp","id":"3f2a9c41d0","packets":[],"programs":[],"notes":["live maps"]}}
+`},
+		{"v0/xdp/run", "{}", 200, `{"chain":`},
+		{"v0/xdp/run", "{}\n\"Aw==\"", 200, `"length":1,`},
+		{"v0/xdp/run", "{\"state\":{\"apiVersion\":\"l3af/v1\"}}\n", 200, `"a document with 0 chains"`},
+		{"v0/xdp/run", "{\"state\":{\"apiVersion\":\"l3af/v9\"}}\n", 422, `"path":"apiVersion"`},
+		{"v0/xdp/run", "", 400, "read body"},
+		{"v0/xdp/run", "{\"packets\":[]}\n", 400, "lines of their own"},
+		{"v0/xdp/run", `{"state":"` + strings.Repeat("A", maxBody) + `"}`, 413, "over 16 MiB"},
+		{"v0/xdp/run", "{}\n\"Aw==\"\n{}\n", 200, `{"problem":{"title":"Bad Request","status":400,"code":"invalid","detail":"read packet 2: `},
+		{"v0/xdp/run", "{}\n\"" + strings.Repeat("A", maxLine) + "\"\n", 200, `read packet 1: it is over 512 KiB`},
+		{"v1/xdp/run", "{}\n\"Aw==\"\n", 404, "chain xdp/v1: not found"},
+	} {
+		resp, body := do(t, c, http.MethodPost, "/v1/chains/"+tt.path, strings.NewReader(tt.body), "Content-Type", "application/x-ndjson")
+		if resp.StatusCode != tt.status || !strings.Contains(string(body), tt.want) {
+			t.Errorf("stream %.80q: got %d %s\nwant %d %s", tt.body, resp.StatusCode, body, tt.status, tt.want)
+		}
+	}
 	socket, _ = serve(t, &apitest.Node{Report: report, Err: errors.New("load: no")}, Options{})
 	resp, body := do(t, dial("unix", socket), http.MethodGet, "/v1/chains/v0/xdp/explain", nil)
 	if p := problemIn(t, resp, body); p.Status != 500 || p.Detail != "load: no" {

@@ -184,10 +184,12 @@ func Routes() []Route {
 			handle:  (*Server).getChain,
 		}, {
 			Method: http.MethodPost, Path: "/v1/chains/{interface}/{hook}/run", ID: "runChain", Summary: "What a hook's chain does with packets",
-			Description: "A copy of the chain runs them one after the other, with maps of its own: nothing at the hook changes. It takes the right to write, because the daemon loads programs and opens the packages that are named.",
+			Description: "A copy of the chain runs them one after the other, with maps of its own: nothing at the hook changes. Any number of packets can be streamed as application/x-ndjson: the first line is this body without packets, each other line a packet in base64, as a JSON string. The answer, of the same type, begins when the chain is loaded: a line {\"packet\": PacketRun} for each packet, and at last {\"chain\": ChainRun} or {\"problem\": Problem}. It takes the right to write, because the daemon loads programs and opens the packages that are named.",
 			Write:       true, Params: chainPath{}, Body: l3af.RunRequest{},
-			Answers: ok(l3af.ChainRun{}, "What became of the packets.", append([]Answer{forbidden, noChain}, badDocument...)...),
-			handle:  (*Server).runChain,
+			Answers: ok(l3af.ChainRun{}, "What became of the packets.", append([]Answer{
+				{http.StatusOK, streamType, RunAnswer{}, "What became of the packets, line by line."}, forbidden, noChain,
+			}, badDocument...)...),
+			handle: (*Server).runChain,
 		}, {
 			Method: http.MethodGet, Path: "/v1/chains/{interface}/{hook}/explain", ID: "explainChain", Summary: "How a hook's chain came about, and what it costs",
 			Description: "It takes the right to write, because the daemon loads the chain and its programs aside.",

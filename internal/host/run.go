@@ -1,6 +1,7 @@
 package host
 
 import (
+	"iter"
 	"time"
 
 	"l3af/internal/chain"
@@ -8,7 +9,11 @@ import (
 
 // Run is packets for a copy of a chain.
 type Run struct {
-	Packets [][]byte // from the link-layer header on
+	// Packets come from the link-layer header on. An error ends the run.
+	Packets iter.Seq2[[]byte, error]
+	// Each is told what the chain did with each packet, in their order. An error
+	// ends the run.
+	Each func(packet []byte, ran RanPacket) error
 	// LiveMaps: the copy's maps start with what the target's maps hold now,
 	// but for what the load's contents say.
 	LiveMaps bool
@@ -16,9 +21,8 @@ type Run struct {
 
 // Ran is what a copy of a chain did.
 type Ran struct {
-	Packets []RanPacket   // in the order of Run.Packets
-	Counts  []chain.Count // of all the packets together
-	Notes   []string      // what differs from a run at the target
+	Counts []chain.Count // of all the packets together
+	Notes  []string      // what differs from a run at the target
 }
 
 // RanPacket is what a copy of a chain did with one packet.

@@ -66,15 +66,20 @@ func (k *Kernel) Run(ctx context.Context, load host.Load, run host.Run) (*host.R
 		if err != nil {
 			return err
 		}
-		for _, p := range run.Packets {
-			if err := ctx.Err(); err != nil {
+		for p, err := range run.Packets {
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
 				return err
 			}
 			one, err := r.run(p)
 			if err != nil {
 				return err
 			}
-			ran.Packets = append(ran.Packets, one)
+			if err := run.Each(p, one); err != nil {
+				return err
+			}
 		}
 		if r.index == 0 {
 			ran.Notes = append(ran.Notes, fmt.Sprintf("programs see the packets come from lo, not from %s", load.Target.Hook.Interface))

@@ -23,6 +23,37 @@ func udp(port uint16) []byte {
 	return packet.UDP(netip.MustParseAddrPort("10.9.0.2:1000"), netip.AddrPortFrom(netip.MustParseAddr("10.9.0.1"), port), []byte("l3af"))
 }
 
+// ran is what a run gave, with its packets.
+type ran struct {
+	host.Ran
+	Packets []host.RanPacket
+}
+
+func runPackets(ctx context.Context, k *Kernel, load host.Load, live bool, packets [][]byte) (*ran, error) {
+	r := &ran{}
+	got, err := k.Run(ctx, load, host.Run{
+		LiveMaps: live,
+		Packets: func(yield func([]byte, error) bool) {
+			for _, p := range packets {
+				if !yield(p, nil) {
+					return
+				}
+			}
+		},
+		Each: func(packet []byte, one host.RanPacket) error {
+			if !bytes.Equal(packet, packets[len(r.Packets)]) {
+				return errors.New("another packet was run")
+			}
+			r.Packets = append(r.Packets, one)
+			return nil
+		},
+	})
+	if got != nil {
+		r.Ran = *got
+	}
+	return r, err
+}
+
 // Each packet gets the verdict of the program that decides on it, which is
 // named; the maps are as the document says, and nothing is left.
 func TestRun(t *testing.T) {
@@ -47,7 +78,7 @@ func TestRun(t *testing.T) {
 				Target: c.target, Chain: gate(t, c.target.Hook.Kind, c.pass, c.pass, c.pass),
 				Contents: []host.Contents{deny("g0", 80), deny("g2", 90, 80)},
 			}
-			ran, err := k.Run(t.Context(), load, host.Run{Packets: [][]byte{udp(80), udp(90), udp(100), {1, 2}, udp(80)}})
+			ran, err := runPackets(t.Context(), k, load, false, [][]byte{udp(80), udp(90), udp(100), {1, 2}, udp(80)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,7 +128,7 @@ func TestRunBesideTraffic(t *testing.T) {
 		for i := range packets {
 			packets[i] = udp([]uint16{80, 90, 100, 110}[i%4])
 		}
-		ran, err := k.Run(t.Context(), load, host.Run{Packets: packets, LiveMaps: live})
+		ran, err := runPackets(t.Context(), k, load, live, packets)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,13 +173,31 @@ func TestRunRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = k.Run(t.Context(), host.Load{Target: target, Chain: clone}, host.Run{Packets: [][]byte{udp(1)}})
+	_, err = runPackets(t.Context(), k, host.Load{Target: target, Chain: clone}, false, [][]byte{udp(1)})
 	if invalid := (*l3af.InvalidError)(nil); !errors.As(err, &invalid) || !strings.Contains(err.Error(), "bpf_clone_redirect") {
 		t.Errorf("a chain that sends packets: %v", err)
 	}
+	// What gives the packets and what takes the answers may end the run.
+	broken := errors.New("broken")
+	pass := host.Load{Target: target, Chain: gate(t, l3af.TCIngress, tcUnspec)}
+	runs := 0
+	_, err = k.Run(t.Context(), pass, host.Run{
+		Packets: func(yield func([]byte, error) bool) { _ = yield(udp(1), nil) && yield(nil, broken) },
+		Each:    func([]byte, host.RanPacket) error { runs++; return nil },
+	})
+	if !errors.Is(err, broken) || runs != 1 {
+		t.Errorf("packets end with an error: %v after %d", err, runs)
+	}
+	_, err = k.Run(t.Context(), pass, host.Run{
+		Packets: func(yield func([]byte, error) bool) { _ = yield(udp(1), nil) && yield(udp(2), nil) },
+		Each:    func([]byte, host.RanPacket) error { return broken },
+	})
+	if !errors.Is(err, broken) {
+		t.Errorf("nobody takes the answers: %v", err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := k.Run(ctx, host.Load{Target: target, Chain: gate(t, l3af.TCIngress, tcShot)}, host.Run{Packets: [][]byte{udp(1)}}); !errors.Is(err, context.Canceled) {
+	if _, err := runPackets(ctx, k, host.Load{Target: target, Chain: gate(t, l3af.TCIngress, tcShot)}, false, [][]byte{udp(1)}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled run: %v", err)
 	}
 	if _, err := k.Run(t.Context(), host.Load{Target: host.Target{Probe: "e"}, Chain: probe(t, "raw_tracepoint/sched_process_exec", "raw_execs")}, host.Run{}); err == nil {
@@ -177,7 +226,7 @@ func TestRunChangesPackets(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := udp(1)
-	ran, err := k.Run(t.Context(), host.Load{Target: hook(l3af.XDP, "", "lo"), Chain: c}, host.Run{Packets: [][]byte{p}})
+	ran, err := runPackets(t.Context(), k, host.Load{Target: hook(l3af.XDP, "", "lo"), Chain: c}, false, [][]byte{p})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +250,7 @@ func TestRunSegments(t *testing.T) {
 	for port, i := range deciders {
 		load.Contents = append(load.Contents, deny(load.Chain.Programs[i].Name, port))
 	}
-	ran, err := k.Run(t.Context(), load, host.Run{Packets: [][]byte{udp(1), udp(2), udp(3), udp(4)}})
+	ran, err := runPackets(t.Context(), k, load, false, [][]byte{udp(1), udp(2), udp(3), udp(4)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -284,7 +284,7 @@ func TestStampsTell(t *testing.T) {
 					t.Fatal(err)
 				}
 				p := packet.UDP(netip.MustParseAddrPort("10.9.0.2:1000"), netip.MustParseAddrPort("10.9.0.1:4243"), make([]byte, numbered))
-				ran, err := k.Run(t.Context(), host.Load{Target: hook(kind, "", "lo"), Chain: ch}, host.Run{Packets: [][]byte{p}})
+				ran, err := runPackets(t.Context(), k, host.Load{Target: hook(kind, "", "lo"), Chain: ch}, false, [][]byte{p})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -118,30 +119,43 @@ func (n *Node) RunChain(ctx context.Context, h l3af.Hook, req *l3af.RunRequest) 
 	if err != nil {
 		return nil, err
 	}
-	ran, err := kernel.Run(ctx, load, host.Run{Packets: req.Packets, LiveMaps: req.LiveMaps})
+	r := &l3af.ChainRun{
+		Interface: h.Interface, Netns: h.Netns, Hook: h.Kind, ID: m.id, Running: running,
+		Packets: []l3af.PacketRun{}, Programs: []l3af.ProgramStatus{},
+	}
+	packets, each := req.Stream, req.Each
+	if packets == nil {
+		packets = func(yield func([]byte, error) bool) {
+			for _, p := range req.Packets {
+				if !yield(p, nil) {
+					return
+				}
+			}
+		}
+		each = func(p l3af.PacketRun) error {
+			r.Packets = append(r.Packets, p)
+			return nil
+		}
+	}
+	ran, err := kernel.Run(ctx, load, host.Run{Packets: packets, LiveMaps: req.LiveMaps, Each: func(packet []byte, p host.RanPacket) error {
+		if p.Err != nil {
+			return each(l3af.PacketRun{Error: p.Err.Error(), Length: len(packet)})
+		}
+		one := l3af.PacketRun{Verdict: h.Kind.Verdict(p.Code), Code: p.Code, Program: m.light.Programs[p.Program].Name, Length: len(p.Data)}
+		if !bytes.Equal(p.Data, packet) {
+			one.Data = p.Data
+		}
+		return each(one)
+	}})
 	if rejected := (*ebpf.VerifierError)(nil); errors.As(err, &rejected) {
 		return nil, &l3af.InvalidError{Mistakes: []l3af.Mistake{{Path: m.path, Message: "the kernel refuses the chain: " + err.Error()}}}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", h, err)
 	}
-	r := &l3af.ChainRun{
-		Interface: h.Interface, Netns: h.Netns, Hook: h.Kind, ID: m.id, Running: running, Notes: ran.Notes,
-		Packets: make([]l3af.PacketRun, len(ran.Packets)), Programs: []l3af.ProgramStatus{},
-	}
+	r.Notes = ran.Notes
 	if req.State == nil && running != m.id {
 		r.Notes = append(r.Notes, "the hook does not run this chain now: see l3af status")
-	}
-	for i, p := range ran.Packets {
-		if p.Err != nil {
-			r.Packets[i] = l3af.PacketRun{Error: p.Err.Error(), Length: len(req.Packets[i])}
-			continue
-		}
-		one := l3af.PacketRun{Verdict: h.Kind.Verdict(p.Code), Code: p.Code, Program: m.light.Programs[p.Program].Name, Length: len(p.Data)}
-		if string(p.Data) != string(req.Packets[i]) {
-			one.Data = p.Data
-		}
-		r.Packets[i] = one
 	}
 	docs := m.running()
 	for i, c := range ran.Counts {

@@ -39,18 +39,17 @@ type section struct {
 	in      *bufio.Reader
 	order   binary.ByteOrder
 	devices []device
-	packets []Packet
+	packet  *Packet // of the last block; nil: it held none
 }
 
-func readNG(in *bufio.Reader) ([]Packet, error) {
-	s := &section{in: in}
+func (s *section) next() (Packet, error) {
 	for {
-		err := s.block()
-		if errors.Is(err, io.EOF) {
-			return s.packets, nil
+		s.packet = nil
+		if err := s.block(); err != nil {
+			return Packet{}, err
 		}
-		if err != nil {
-			return s.packets, fmt.Errorf("after packet %d: %w", len(s.packets), err)
+		if s.packet != nil {
+			return *s.packet, nil
 		}
 	}
 }
@@ -106,9 +105,9 @@ func (s *section) block() error {
 	case blockInterface:
 		return s.device(body)
 	case blockPacket:
-		return s.packet(body, 20, 4)
+		return s.full(body, 20, 4)
 	case blockOldPacket:
-		return s.packet(body, 20, 2)
+		return s.full(body, 20, 2)
 	case blockSimple:
 		return s.simple(body)
 	}
@@ -144,9 +143,9 @@ func (s *section) device(b []byte) error {
 	return nil
 }
 
-// packet reads a block with head bytes before the data; the first of them
-// tell, in size bytes, its interface.
-func (s *section) packet(b []byte, head, size int) error {
+// full reads a block with head bytes before the data; the first of them tell,
+// in size bytes, its interface.
+func (s *section) full(b []byte, head, size int) error {
 	if len(b) < head {
 		return errShort
 	}
@@ -184,7 +183,7 @@ func (s *section) add(d device, t time.Time, data []byte, length, wire uint32) e
 	if uint64(length) > uint64(len(data)) || length > maxPacket {
 		return fmt.Errorf("a packet of %d bytes in a block with place for %d", length, len(data))
 	}
-	s.packets = append(s.packets, Packet{Time: t, Data: data[:length:length], Length: max(int(length), int(min(wire, maxPacket)))})
+	s.packet = &Packet{Time: t, Data: data[:length:length], Length: max(int(length), int(min(wire, maxPacket)))}
 	return nil
 }
 

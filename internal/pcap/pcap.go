@@ -33,10 +33,32 @@ const (
 	sectionHeader = 0x0a0d0d0a
 )
 
-// Read reads all packets of a capture file. Those of other link types than
-// Ethernet are refused. An error tells the number of the packet, from 1;
-// what was read before it is returned with it.
-func Read(r io.Reader) ([]Packet, error) {
+// Reader reads the packets of a capture file. Those of other link types than
+// Ethernet are refused.
+type Reader struct {
+	next  func() (Packet, error)
+	count int
+	ng    bool
+}
+
+// Next gives the next packet, io.EOF behind the last. Other errors tell the
+// number of the packet, from 1.
+func (r *Reader) Next() (Packet, error) {
+	p, err := r.next()
+	switch {
+	case err == nil:
+		r.count++
+	case errors.Is(err, io.EOF):
+	case r.ng:
+		err = fmt.Errorf("after packet %d: %w", r.count, err)
+	default:
+		err = fmt.Errorf("packet %d: %w", r.count+1, err)
+	}
+	return p, err
+}
+
+// NewReader reads a file's head.
+func NewReader(r io.Reader) (*Reader, error) {
 	in := bufio.NewReader(r)
 	magic, err := in.Peek(4)
 	if err != nil {
@@ -46,20 +68,21 @@ func Read(r io.Reader) ([]Packet, error) {
 		return nil, err
 	}
 	if binary.BigEndian.Uint32(magic) == sectionHeader {
-		return readNG(in)
+		s := &section{in: in}
+		return &Reader{next: s.next, ng: true}, nil
 	}
 	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
 		switch order.Uint32(magic) {
 		case magicMicro:
-			return readClassic(in, order, time.Microsecond)
+			return newClassic(in, order, time.Microsecond)
 		case magicNano:
-			return readClassic(in, order, time.Nanosecond)
+			return newClassic(in, order, time.Nanosecond)
 		}
 	}
 	return nil, errors.New("neither a pcap nor a pcapng file")
 }
 
-func readClassic(in *bufio.Reader, order binary.ByteOrder, unit time.Duration) ([]Packet, error) {
+func newClassic(in *bufio.Reader, order binary.ByteOrder, unit time.Duration) (*Reader, error) {
 	var head [24]byte
 	if _, err := io.ReadFull(in, head[:]); err != nil {
 		return nil, fmt.Errorf("file header: %w", cut(err))
@@ -68,24 +91,23 @@ func readClassic(in *bufio.Reader, order binary.ByteOrder, unit time.Duration) (
 	if link := order.Uint32(head[20:]) & 0xffff; link != Ethernet {
 		return nil, fmt.Errorf("link type %d is not Ethernet (%d)", link, Ethernet)
 	}
-	var packets []Packet
-	for {
+	return &Reader{next: func() (Packet, error) {
 		var h [16]byte
 		if _, err := io.ReadFull(in, h[:]); errors.Is(err, io.EOF) {
-			return packets, nil
+			return Packet{}, io.EOF
 		} else if err != nil {
-			return packets, fmt.Errorf("packet %d: %w", len(packets)+1, cut(err))
+			return Packet{}, cut(err)
 		}
 		data, err := take(in, order.Uint32(h[8:]))
 		if err != nil {
-			return packets, fmt.Errorf("packet %d: %w", len(packets)+1, err)
+			return Packet{}, err
 		}
-		packets = append(packets, Packet{
+		return Packet{
 			Time:   time.Unix(int64(order.Uint32(h[0:])), int64(order.Uint32(h[4:]))*int64(unit)).UTC(),
 			Data:   data,
 			Length: max(len(data), int(min(order.Uint32(h[12:]), maxPacket))),
-		})
-	}
+		}, nil
+	}}, nil
 }
 
 // take reads n bytes. Memory is taken for what is there, not for what is
@@ -108,8 +130,14 @@ func cut(err error) error {
 	return err
 }
 
-// Write writes packets as a pcap file with times in nanoseconds.
-func Write(w io.Writer, packets []Packet) error {
+// Writer writes packets as a pcap file with times in nanoseconds.
+type Writer struct {
+	out   *bufio.Writer
+	count int
+}
+
+// NewWriter writes the file's head.
+func NewWriter(w io.Writer) (*Writer, error) {
 	out := bufio.NewWriter(w)
 	order := binary.LittleEndian
 	head := make([]byte, 0, 24)
@@ -119,25 +147,28 @@ func Write(w io.Writer, packets []Packet) error {
 	head = append(head, make([]byte, 8)...)
 	head = order.AppendUint32(head, maxPacket)
 	head = order.AppendUint32(head, Ethernet)
-	if _, err := out.Write(head); err != nil {
-		return err
-	}
-	for i, p := range packets {
-		if len(p.Data) > maxPacket {
-			return fmt.Errorf("packet %d: %d bytes; no more than %d are written", i+1, len(p.Data), maxPacket)
-		}
-		var seconds, nanos uint32
-		if s := p.Time.Unix(); !p.Time.IsZero() && s >= 0 && s <= 1<<32-1 {
-			seconds, nanos = uint32(s), uint32(p.Time.Nanosecond())
-		}
-		h := make([]byte, 0, 16)
-		h = order.AppendUint32(h, seconds)
-		h = order.AppendUint32(h, nanos)
-		h = order.AppendUint32(h, uint32(len(p.Data)))
-		h = order.AppendUint32(h, uint32(max(len(p.Data), p.Length)))
-		if _, err := out.Write(append(h, p.Data...)); err != nil {
-			return err
-		}
-	}
-	return out.Flush()
+	_, err := out.Write(head)
+	return &Writer{out: out}, err
 }
+
+// Write adds a packet.
+func (w *Writer) Write(p Packet) error {
+	if w.count++; len(p.Data) > maxPacket {
+		return fmt.Errorf("packet %d: %d bytes; no more than %d are written", w.count, len(p.Data), maxPacket)
+	}
+	var seconds, nanos uint32
+	if s := p.Time.Unix(); !p.Time.IsZero() && s >= 0 && s <= 1<<32-1 {
+		seconds, nanos = uint32(s), uint32(p.Time.Nanosecond())
+	}
+	order := binary.LittleEndian
+	h := make([]byte, 0, 16)
+	h = order.AppendUint32(h, seconds)
+	h = order.AppendUint32(h, nanos)
+	h = order.AppendUint32(h, uint32(len(p.Data)))
+	h = order.AppendUint32(h, uint32(max(len(p.Data), p.Length)))
+	_, err := w.out.Write(append(h, p.Data...))
+	return err
+}
+
+// Flush writes what is not written yet.
+func (w *Writer) Flush() error { return w.out.Flush() }

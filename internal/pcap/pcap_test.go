@@ -16,18 +16,48 @@ var sample = []Packet{
 	{Time: time.Unix(0, 0).UTC(), Data: []byte{}, Length: 0},
 }
 
+func readAll(r io.Reader) (all []Packet, err error) {
+	in, err := NewReader(r)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		p, err := in.Next()
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return all, err
+		}
+		all = append(all, p)
+	}
+}
+
+func writeAll(w io.Writer, packets []Packet) error {
+	out, err := NewWriter(w)
+	if err != nil {
+		return err
+	}
+	for _, p := range packets {
+		if err := out.Write(p); err != nil {
+			return err
+		}
+	}
+	return out.Flush()
+}
+
 func TestRoundTrip(t *testing.T) {
 	var b bytes.Buffer
-	if err := Write(&b, sample); err != nil {
+	if err := writeAll(&b, sample); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Read(bytes.NewReader(b.Bytes()))
+	got, err := readAll(bytes.NewReader(b.Bytes()))
 	if err != nil || !reflect.DeepEqual(got, sample) {
 		t.Fatalf("got %+v, %v\nwant %+v", got, err, sample)
 	}
 	// A file that ends anywhere is an error or has fewer packets.
 	for n := range b.Len() {
-		got, err := Read(bytes.NewReader(b.Bytes()[:n]))
+		got, err := readAll(bytes.NewReader(b.Bytes()[:n]))
 		if whole := n == 24 || n == 24+16+23 || n == 24+16+23+16+7; (err == nil) != whole {
 			t.Errorf("%d bytes: %d packets, %v", n, len(got), err)
 		}
@@ -83,7 +113,7 @@ func TestNG(t *testing.T) {
 		{at(5000), []byte("hello"), 60}, {at(7), []byte("you"), 3}, {time.Time{}, []byte("bare"), 4}, {at(7), []byte("old"), 3},
 	}
 	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
-		got, err := Read(bytes.NewReader(append(ng(order, Ethernet), ng(order, Ethernet)...)))
+		got, err := readAll(bytes.NewReader(append(ng(order, Ethernet), ng(order, Ethernet)...)))
 		if twice := append(want[:4:4], want...); err != nil || !reflect.DeepEqual(got, twice) {
 			t.Errorf("%v: got %+v, %v\nwant %+v", order, got, err, twice)
 		}
@@ -109,11 +139,11 @@ func TestRefused(t *testing.T) {
 		"ng no device":  {string(block(le, sectionHeader, words(le, byteOrder, 1, 0, 0))) + string(block(le, blockSimple, words(le, 4, 4))), "before any interface"},
 		"ng short head": {string(block(le, sectionHeader, words(le, byteOrder, 1, 0, 0))) + string(block(le, blockPacket, nil)), "too short"},
 	} {
-		if got, err := Read(strings.NewReader(c.file)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if got, err := readAll(strings.NewReader(c.file)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %+v, %v, want an error with %q", name, got, err, c.want)
 		}
 	}
-	if err := Write(io.Discard, []Packet{{Data: make([]byte, maxPacket+1)}}); err == nil {
+	if err := writeAll(io.Discard, []Packet{{Data: make([]byte, maxPacket+1)}}); err == nil {
 		t.Error("a packet that is too long was written")
 	}
 }
@@ -122,22 +152,22 @@ func TestRefused(t *testing.T) {
 // read again.
 func FuzzRead(f *testing.F) {
 	var b bytes.Buffer
-	if err := Write(&b, sample); err != nil {
+	if err := writeAll(&b, sample); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b.Bytes())
 	f.Add(ng(binary.LittleEndian, Ethernet))
 	f.Add(ng(binary.BigEndian, Ethernet))
 	f.Fuzz(func(t *testing.T, file []byte) {
-		packets, err := Read(bytes.NewReader(file))
+		packets, err := readAll(bytes.NewReader(file))
 		if err != nil {
 			return
 		}
 		var b bytes.Buffer
-		if err := Write(&b, packets); err != nil {
+		if err := writeAll(&b, packets); err != nil {
 			t.Fatal(err)
 		}
-		again, err := Read(&b)
+		again, err := readAll(&b)
 		if err != nil || len(again) != len(packets) {
 			t.Fatalf("%d packets became %d: %v", len(packets), len(again), err)
 		}

@@ -36,8 +36,21 @@ func (n *Node) RunChain(_ context.Context, h l3af.Hook, req *l3af.RunRequest) (*
 		return nil, err
 	}
 	r := &l3af.ChainRun{Interface: h.Interface, Netns: h.Netns, Hook: h.Kind, ID: c.ID, Packets: []l3af.PacketRun{}, Programs: []l3af.ProgramStatus{}}
+	dropped := func(p []byte) l3af.PacketRun {
+		return l3af.PacketRun{Verdict: l3af.Drop, Code: 1, Program: first(c), Length: len(p), Data: p}
+	}
 	for _, p := range req.Packets {
-		r.Packets = append(r.Packets, l3af.PacketRun{Verdict: l3af.Drop, Code: 1, Program: first(c), Length: len(p), Data: p})
+		r.Packets = append(r.Packets, dropped(p))
+	}
+	if req.Stream != nil {
+		for p, err := range req.Stream {
+			if err == nil {
+				err = req.Each(dropped(p))
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
 	}
 	if req.LiveMaps {
 		r.Notes = append(r.Notes, "live maps")
