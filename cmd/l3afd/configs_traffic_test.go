@@ -289,7 +289,7 @@ func TestUpstreamDirections(t *testing.T) {
 		t.Errorf("b saw %d packets", in.Programs[1].Packets)
 	}
 	// Both directions of one package find their maps in one directory.
-	if ids := mapIDs(t, filepath.Join(u.base(), "tc/globals/v0/a/1_0/count_hits"), filepath.Join(u.bpffs, "instances/a%2Ev0%2Etc/maps/count_hits")); ids[0] != ids[1] {
+	if ids := mapIDs(t, filepath.Join(u.base(), "tc/globals/v0/a/1_0/count_hits"), filepath.Join(u.bpffs, "hooks/v0/tc-ingress/maps/a/count_hits"), filepath.Join(u.bpffs, "hooks/v0/tc-egress/maps/a/count_hits")); ids[0] != ids[1] || ids[0] != ids[2] {
 		t.Errorf("the maps %v of one name are not one", ids)
 	}
 	// A probe is the host's: once, whoever names it.

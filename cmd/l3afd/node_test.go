@@ -211,6 +211,12 @@ func (n *node) chain(name string, kind l3af.HookKind) l3af.ChainStatus {
 // probe runs, and the current state again would change nothing.
 func (n *node) settled() *l3af.Status {
 	n.Helper()
+	return n.settledOr(l3af.Running)
+}
+
+// settledOr is settled, where chains may have another state as well.
+func (n *node) settledOr(state string) *l3af.Status {
+	n.Helper()
 	var st *l3af.Status
 	n.until("everything runs as wanted", func() error {
 		ctx := context.Background()
@@ -233,7 +239,7 @@ func (n *node) settled() *l3af.Status {
 			return err
 		}
 		for _, c := range st.Chains {
-			if c.State != l3af.Running {
+			if c.State != l3af.Running && c.State != state {
 				return fmt.Errorf("%s: %s %s", c.Interface, c.State, c.Error)
 			}
 		}

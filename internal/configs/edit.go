@@ -460,41 +460,9 @@ func (e *edit) began(s, before *l3af.Settings) {
 // payload that it comes from.
 func (e *edit) done(failed string) (*Edit, error) {
 	e.state.Chains = slices.DeleteFunc(e.state.Chains, func(c l3af.Chain) bool { return len(c.Programs) == 0 })
-	e.apart()
 	done := &Edit{State: e.state, Notes: e.notes, fresh: e.fresh, failed: failed, paths: e.paths}
 	if err := e.state.Validate(); err != nil {
 		return nil, done.Explain(err)
 	}
 	return done, nil
-}
-
-// apart gives the programs of tc egress an instance of their own where the
-// ingress program of their name is of another package.
-func (e *edit) apart() {
-	for i := range e.state.Chains {
-		c := &e.state.Chains[i]
-		if c.Hook != l3af.TCEgress {
-			continue
-		}
-		in := e.chain(c.Interface, l3af.TCIngress)
-		for j := range c.Programs {
-			p := &c.Programs[j]
-			if in == nil || c.Netns != "" || !isOurs(p.Settings) {
-				continue
-			}
-			k := slices.IndexFunc(in.Programs, func(o l3af.Program) bool { return o.Name == p.Name && isOurs(o.Settings) })
-			shared := instanceOf(c.Interface, directionOf(l3af.TCEgress), p.Name)
-			if k >= 0 && in.Programs[k].Package != p.Package {
-				p.Instance = joined(p.Name, c.Interface, "tc", "egress")
-			} else {
-				p.Instance = shared
-			}
-			owner := ownerOf(c.Interface, directionOf(l3af.TCEgress), p.Name)
-			for n := range e.state.Probes {
-				if e.state.Probes[n].Annotations[keyOf] == owner {
-					e.state.Probes[n].Instance = p.Instance
-				}
-			}
-		}
-	}
 }

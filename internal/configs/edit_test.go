@@ -250,8 +250,8 @@ func TestTranslate(t *testing.T) {
 		return l3af.Program{Name: "ipfix-flow-exporter", Package: "file:///repo/ipfix-flow-exporter/latest/bookworm/l3af_bpf_ipfix.tar.gz",
 			Object: "bpf_ipfix_" + dir + ".bpf.o", Entry: "_" + dir + "_flow_monitoring", Next: "ipfix_" + dir + "_jmp_table",
 			Settings: l3af.Settings{
-				OnMapChange: l3af.ResetMapChange, Instance: "ipfix-flow-exporter.enp0s3.tc",
-				PinPath: "/sys/fs/bpf/tc/globals/enp0s3/ipfix-flow-exporter/latest",
+				OnMapChange: l3af.ResetMapChange,
+				PinPath:     "/sys/fs/bpf/tc/globals/enp0s3/ipfix-flow-exporter/latest",
 				Agent: &l3af.Agent{Daemon: true, Start: []string{"bpf_ipfix_" + dir, "--iface=enp0s3", "--direction=" + dir, "--version=latest", "--log-dir=/var/log/l3af",
 					"--collector_ip=127.0.0.1", "--collector_port=49280", "--verbose=2"}},
 			}}
@@ -259,13 +259,13 @@ func TestTranslate(t *testing.T) {
 	want := []l3af.Program{
 		{Name: "ratelimiting", Package: "file:///repo/ratelimiting/latest/bookworm/l3af_ratelimiting.tar.gz", Object: "ratelimiting.bpf.o",
 			Entry: "_xdp_ratelimiting", Next: "xdp_rl_ingress_next_prog", Settings: l3af.Settings{
-				OnMapChange: l3af.ResetMapChange, Instance: "ratelimiting.enp0s3.xdp", PinPath: "/sys/fs/bpf/enp0s3/ratelimiting/latest",
+				OnMapChange: l3af.ResetMapChange, PinPath: "/sys/fs/bpf/enp0s3/ratelimiting/latest",
 				Maps:    map[string][]l3af.MapEntry{"rl_ports_map": entries("8080", "1", "8081", "1"), "rl_config_map": entries("0", "2")},
 				Monitor: []l3af.Monitor{{Map: "rl_drop_count_map", Key: json.Number("0"), Aggregator: l3af.Scalar}, {Map: "rl_recv_count_map", Key: json.Number("0"), Aggregator: l3af.MaxRate}},
 			}},
 		{Name: "connection-limit", Package: "file:///repo/connection-limit/latest/bookworm/l3af_connection_limit.tar.gz", Object: "connection_limit.bpf.o",
 			Entry: "_xdp_limit_conn", Next: "xdp_cl_ingress_next_prog", Settings: l3af.Settings{
-				OnMapChange: l3af.ResetMapChange, Instance: "connection-limit.enp0s3.xdp", PinPath: "/sys/fs/bpf/enp0s3/connection-limit/latest",
+				OnMapChange: l3af.ResetMapChange, Instance: "connection-limit.enp0s3.xdpingress", PinPath: "/sys/fs/bpf/enp0s3/connection-limit/latest",
 				Maps: map[string][]l3af.MapEntry{"cl_tcp_conns": entries("8080", "1", "8081", "1"), "cl_max_conn": entries("0", "2")},
 				Monitor: []l3af.Monitor{{Map: "cl_recv_count_map", Key: json.Number("0"), Aggregator: l3af.Scalar},
 					{Map: "cl_drop_count_map", Key: json.Number("0"), Aggregator: l3af.Scalar}, {Map: "cl_conn_count", Key: json.Number("0"), Aggregator: l3af.Scalar}},

@@ -133,7 +133,6 @@ func (e *edit) translate(in Interface, d direction, p Program, at string) (_ *wa
 	w.program.Next = p.MapName
 	w.program.PinPath = h.pinPath(in.Iface, d, p)
 	w.program.Agent = h.agent(in.Iface, d, p)
-	w.program.Instance = instanceOf(in.Iface, d, p.Name)
 	entries, err := h.Look(e.ctx, ref, w.program.Object, e.all)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -143,6 +142,10 @@ func (e *edit) translate(in Interface, d direction, p Program, at string) (_ *wa
 	}
 	for _, entry := range entries {
 		if entry.Event != "" && entry.Name != p.EntryFunctionName {
+			// All maps of the object are theirs together. Those of one name in both
+			// directions of tc are one already where the object pins them by name:
+			// they have one directory.
+			w.program.Instance = joined(p.Name, in.Iface, d.arg)
 			w.probes = append(w.probes, w.companion(in.Iface, d, entry))
 		}
 	}
@@ -173,17 +176,6 @@ func (h *Host) pinPath(iface string, d direction, p Program) string {
 
 // underscored is a version as it is told to agents and named in bpffs.
 func underscored(version string) string { return strings.ReplaceAll(version, ".", "_") }
-
-// instanceOf names the package instance of a program. Upstream's programs of
-// both directions of tc find their maps in one directory: those of one name
-// are the same.
-func instanceOf(iface string, d direction, name string) string {
-	what := "xdp"
-	if d.kind != l3af.XDP {
-		what = "tc"
-	}
-	return joined(name, iface, what)
-}
 
 // agent is the userspace half of a program, with the arguments that upstream
 // gives it; those that it writes "--k =v" are "--k=v". Order is by name.

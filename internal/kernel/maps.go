@@ -144,6 +144,9 @@ func (o *openMap) open(s *mapSet) error {
 		changed := (*changedError)(nil)
 		switch {
 		case err == nil:
+			if o.aside != "" && o.join(m, spec) {
+				return nil
+			}
 			o.m, o.aside = m, ""
 			return nil
 		case errors.As(err, &changed) && o.aside != "":
@@ -178,6 +181,38 @@ func (o *openMap) open(s *mapSet) error {
 	}
 	o.m, o.made = m, true
 	return nil
+}
+
+// join opens the map that others have where own is to be found as well: it
+// takes the place of own, which may start anew.
+func (o *openMap) join(own *ebpf.Map, spec *ebpf.MapSpec) bool {
+	for _, path := range o.outside {
+		m, err := adopt(path, spec)
+		if err != nil {
+			continue
+		}
+		if !sameMap(m, own) {
+			own.Close()
+			o.m, o.found = m, true
+			return true
+		}
+		m.Close()
+	}
+	return false
+}
+
+func sameMap(a, b *ebpf.Map) bool {
+	x, err := a.Info()
+	if err != nil {
+		return true
+	}
+	y, err := b.Info()
+	if err != nil {
+		return true
+	}
+	i, _ := x.ID()
+	j, _ := y.ID()
+	return i == j
 }
 
 // freeze makes read-only data constant, so that the verifier knows its values.

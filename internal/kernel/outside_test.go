@@ -226,6 +226,22 @@ func TestOutsideShared(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// Who has a map, and moves to where others have theirs, shares that if its own may start anew.
+	third := host.Load{Target: in, Chain: named(t, l3af.TCIngress, "p", 16), Pins: outside("p", out+"2")}
+	attach(t, k, third)
+	third.Pins = outside("p", out)
+	fail(third, "map p/deny: pin "+out+"/deny: there is another map, of tc-egress/lo")
+	third.Reset = []string{"p"}
+	attach(t, k, third)
+	if a, b, c := pinID(t, filepath.Join(out, "deny")), pinID(t, k.mapPath(in, "", &third.Chain.Maps[slices.IndexFunc(third.Chain.Maps, func(m chain.Map) bool { return m.Name == "deny" })])),
+		pinID(t, k.mapPath(eg, "", &second.Maps[slices.IndexFunc(second.Maps, func(m chain.Map) bool { return m.Name == "deny" })])); a != b || a != c {
+		t.Errorf("the map outside is %d, those of the targets %d and %d", a, b, c)
+	}
+	if err := k.Tidy(in, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantTree(t, filepath.Dir(out), "pack", "pack/deny", "pack/_data", "pack/_rodata")
+
 	// A map of the right shape that somebody else left is taken up, as libbpf does.
 	left := filepath.Join(bpffs, "theirs/deny")
 	if err := alsoPin(pinnedMap(t, k, eg, "q", "deny"), left); err != nil {
