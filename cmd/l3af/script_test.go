@@ -78,6 +78,11 @@ func TestScript(t *testing.T) {
 				return err
 			}
 			e.Setenv("OBJECTS", objects)
+			speaks, err := filepath.Abs("testdata/speaks.bpf.o")
+			if err != nil {
+				return err
+			}
+			e.Setenv("SPEAKS", speaks)
 			e.Defer(m.close)
 			// For nobody.
 			return errors.Join(os.Chmod(e.WorkDir, 0o755), os.Chmod(filepath.Dir(e.WorkDir), 0o755))

@@ -71,7 +71,7 @@ func New(bpffs string, log *slog.Logger) (*Kernel, error) {
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}
 	k := &Kernel{log: log, boot: strings.TrimSpace(string(boot)), narrowed: map[string]chain.Composition{}}
-	if k.root, err = mountBpffs(bpffs, log); err != nil {
+	if k.root, err = MountBpffs(bpffs, log); err != nil {
 		return nil, err
 	}
 	// O_RDONLY is enough for flock(2), which ends with the process.

@@ -14,9 +14,9 @@ import (
 
 const systemBpffs = "/sys/fs/bpf"
 
-// mountBpffs makes sure that the directory is there and on bpffs, and returns
+// MountBpffs makes sure that the directory is there and on bpffs, and returns
 // its absolute path.
-func mountBpffs(dir string, log *slog.Logger) (string, error) {
+func MountBpffs(dir string, log *slog.Logger) (string, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return "", fmt.Errorf("bpffs: %w", err)

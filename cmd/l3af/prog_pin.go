@@ -1,0 +1,150 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"l3af/internal/inspect"
+	"l3af/internal/kernel"
+	"l3af/internal/near"
+)
+
+var progPinVerbs = []verb{{
+	name: "pin", args: "PROG FILE",
+	short: "Pin a program in bpffs",
+	run:   (*call).progPin,
+}, {
+	name: "attach", args: "PROG ATTACH_TYPE [MAP]",
+	short: "Attach a program to the sockets of a map, or to this network namespace",
+	long: `Attach attaches a program to the sockets of a map: ` + strings.Join(socketAttachTypes, ", ") + `;
+or as the flow dissector of this network namespace. Programs of other types are
+attached with l3af net attach and l3af cgroup attach.`,
+	run: func(c *call) error { return c.progAttach(true) },
+}, {
+	name: "detach", args: "PROG ATTACH_TYPE [MAP]",
+	short: "Detach what attach attached",
+	run:   func(c *call) error { return c.progAttach(false) },
+}}
+
+// selectProgram takes a selector that means one program; the caller closes it.
+func (c *call) selectProgram() (*ebpf.Program, error) {
+	list, err := c.selectPrograms()
+	if err != nil {
+		return nil, err
+	}
+	if len(list) > 1 {
+		closeAll(list)
+		return nil, fmt.Errorf("%d programs are meant: say which by its id", len(list))
+	}
+	return list[0], nil
+}
+
+func (c *call) progPin() error {
+	p, err := c.selectProgram()
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	path, err := c.next("file to pin the program at")
+	if err != nil {
+		return err
+	}
+	if err := c.end(); err != nil {
+		return err
+	}
+	if err := c.pin(path, p); err != nil {
+		return err
+	}
+	return c.done()
+}
+
+// pin pins an object at a new file. bpffs is mounted where it is missing,
+// unless --nomount is given.
+func (c *call) pin(path string, object interface{ Pin(string) error }) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	if !c.opts.nomount {
+		dir, err := kernel.MountBpffs(filepath.Dir(path), slog.New(slog.DiscardHandler))
+		if err != nil {
+			return fmt.Errorf("pin: %w", err)
+		}
+		path = filepath.Join(dir, filepath.Base(path))
+	}
+	err = object.Pin(path)
+	switch {
+	case errors.Is(err, fs.ErrExist):
+		return fmt.Errorf("pin at %s: something is there already", path)
+	case errors.Is(err, unix.EPERM) && strings.Contains(filepath.Base(path), "."):
+		return fmt.Errorf("pin at %s: %w (bpffs takes no names with dots)", path, os.ErrPermission)
+	case err != nil:
+		return fmt.Errorf("pin at %s: %w", path, err)
+	}
+	return nil
+}
+
+// socketAttachTypes are those that prog attach takes.
+var socketAttachTypes = []string{"sk_msg_verdict", "sk_skb_verdict", "sk_skb_stream_verdict", "sk_skb_stream_parser", "flow_dissector"}
+
+// oldAttachTypes are what bpftool called them before 7.2.
+var oldSocketTypes = map[string]string{
+	"msg_verdict": "sk_msg_verdict", "skb_verdict": "sk_skb_verdict", "stream_verdict": "sk_skb_stream_verdict", "stream_parser": "sk_skb_stream_parser",
+}
+
+func (c *call) progAttach(attach bool) error {
+	p, err := c.selectProgram()
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	name, err := c.next("type of attachment")
+	if err != nil {
+		return err
+	}
+	if now, ok := oldSocketTypes[name]; ok {
+		name = now
+	}
+	t, known := inspect.ParseAttachType(name)
+	taken := false
+	for _, s := range socketAttachTypes {
+		taken = taken || s == name
+	}
+	if !known || !taken {
+		return &usageError{fmt.Sprintf("cannot attach to %q", name), near.Hint(name, socketAttachTypes)}
+	}
+	target := 0 // this network namespace
+	if t != ebpf.AttachFlowDissector {
+		maps, err := c.selectMaps()
+		if err != nil {
+			return err
+		}
+		defer closeAll(maps)
+		if len(maps) > 1 {
+			return fmt.Errorf("%d maps are meant: say which by its id", len(maps))
+		}
+		target = maps[0].FD()
+	}
+	if err := c.end(); err != nil {
+		return err
+	}
+	if attach {
+		err = link.RawAttachProgram(link.RawAttachProgramOptions{Target: target, Program: p, Attach: t})
+	} else {
+		err = link.RawDetachProgram(link.RawDetachProgramOptions{Target: target, Program: p, Attach: t})
+	}
+	if err != nil {
+		verb := map[bool]string{true: "attach", false: "detach"}[attach]
+		return fmt.Errorf("%s as %s: %w", verb, name, err)
+	}
+	return c.done()
+}
