@@ -163,6 +163,7 @@ func (r *BuildRow) compose() (*chain.Chain, error) {
 		return chain.Compose(l3af.XDP, hops(spec, l3af.XDP, r.Programs))
 	}
 	var members []chain.Member
+	var objects bind.Objects
 	opened := map[string]*artifact.Package{}
 	for i := range r.Programs {
 		name := []string{"acl", "ratelimit", "stats"}[i%3]
@@ -175,7 +176,7 @@ func (r *BuildRow) compose() (*chain.Chain, error) {
 			opened[name] = pkg
 		}
 		p := l3af.Program{Name: fmt.Sprint(name, i), Package: "builtin:" + name}
-		bound, mistakes := bind.Program(pkg, l3af.XDP, p, "programs")
+		bound, mistakes := objects.Program(pkg, l3af.XDP, p, "programs")
 		if len(mistakes) > 0 {
 			return nil, &l3af.InvalidError{Mistakes: mistakes}
 		}
