@@ -12,7 +12,8 @@ var linkShowVerbs = []verb{{
 	name: "show", aliases: []string{"list"}, args: "[LINK]",
 	short: "Show links",
 	long: `Show says of each link which program it holds, and where. LINK is ` + linkSelection.usage() + `.
-A link whose interface is gone is "(detached)".`,
+A link whose interface is gone is "(detached)"; of one in another network namespace
+that is told.`,
 	example: `  l3af link show
   l3af link show pinned /sys/fs/bpf/xdp -j | jq '.[].prog_id'`,
 	run: (*call).linkShow,
@@ -27,6 +28,7 @@ func (c *call) linkShow() error {
 	if err != nil {
 		return err
 	}
+	o.Locate = true
 	list, err := inspect.Links(s, o)
 	if err != nil {
 		return linkSelection.explain(s, err)
@@ -55,6 +57,9 @@ func printLink(w io.Writer, l *inspect.Link) {
 		fmt.Fprintf(w, "prog %d  ", l.ProgID)
 	}
 	printLinkOf(w, l.Of)
+	if l.Netns != "" {
+		fmt.Fprint(w, "\n\tnetns "+l.Netns)
+	}
 	printPins(w, l.Pinned)
 	printPids(w, l.Pids)
 	printChainOf(w, l.Chain)

@@ -76,6 +76,7 @@ func objects() []object {
 		linkObject(),
 		cgroupObject(),
 		perfObject(),
+		netObject(),
 		featureObject(),
 		btfObject(),
 	}

@@ -55,6 +55,7 @@ func (s Selector) String() string {
 type Options struct {
 	Pins    bool     // where objects are pinned
 	Holders *Holders // who holds them, when it was asked
+	Locate  bool     // of links: in which network namespaces their interfaces are
 	Ours    *Ours    // what of ours they are, when it was asked
 }
 

@@ -32,6 +32,7 @@ type LinkTail struct {
 	Pinned []string `json:"pinned,omitzero"` // as of a [Program]
 	Pids   []Holder `json:"pids,omitempty"`  // who has a descriptor of it
 
+	Netns string `json:"netns,omitempty"` // of its interface, where that is another than the current
 	Chain *Chain `json:"chain,omitempty"` // what of ours it is
 }
 
@@ -143,6 +144,9 @@ func Links(s Selector, opts Options) ([]Link, error) {
 		list = append(list, l)
 		return nil
 	})
+	if err == nil && opts.Locate {
+		err = locate(list)
+	}
 	return list, err
 }
 
@@ -209,6 +213,9 @@ func newLink(o *bpfsys.Open, info *bpfsys.LinkInfo, progs map[uint32]TypeName) (
 // sockmapType is BPF_LINK_TYPE_SOCKMAP, which cilium/ebpf does not name.
 const sockmapType = link.Type(14)
 
+// unknown stands for an interface that was not found.
+const unknown = "(unknown)"
+
 func devname(ifindex uint32) string {
 	if ifindex == 0 {
 		return "(detached)"
@@ -216,7 +223,7 @@ func devname(ifindex uint32) string {
 	if name := ifname(ifindex); name != "" {
 		return name
 	}
-	return "(unknown)"
+	return unknown
 }
 
 func programType(id uint32, known map[uint32]TypeName) (TypeName, error) {
