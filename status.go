@@ -98,6 +98,7 @@ type ProbeStatus struct {
 	ID        string          `json:"id,omitempty"`
 	ProgramID uint32          `json:"program_id,omitempty"`
 	LinkID    uint32          `json:"link_id,omitempty"`
+	Agent     *AgentStatus    `json:"agent,omitempty"`
 	Monitor   []MonitorStatus `json:"monitor,omitempty"`
 }
 
@@ -139,7 +140,7 @@ type TriedProgram struct {
 // Event is one thing that happened on the node.
 type Event struct {
 	Time     time.Time `json:"time"`
-	Kind     string    `json:"kind"` // applied, step, failed, interface, log
+	Kind     string    `json:"kind"` // applied, step, failed, interface, agent, log
 	Target   string    `json:"target,omitempty"`
 	Message  string    `json:"message"`
 	Revision int       `json:"revision,omitempty"`

@@ -134,6 +134,14 @@ func (a *app) showStatus(w io.Writer, st *l3af.Status) error {
 			troubles = append(troubles, trouble("probe/"+p.Name, p.Error))
 		}
 	}
+	agents, ill := agentTable(st)
+	if len(agents.rows) > 1 {
+		fmt.Fprintln(w)
+		if err := agents.print(w); err != nil {
+			return err
+		}
+	}
+	troubles = append(troubles, ill...)
 	troubles = append(troubles, st.Errors...)
 	if len(troubles) > 0 {
 		fmt.Fprintln(w)
@@ -207,6 +215,34 @@ func probeTable(probes []l3af.ProbeStatus, wide bool) *table {
 		t.add(row...)
 	}
 	return t
+}
+
+// agentTable has a line for each agent, and tells what is wrong with those
+// that should run and do not.
+func agentTable(st *l3af.Status) (t *table, troubles []string) {
+	t = newTable("AGENT", "STATE", "PID", "RESTARTS", "CPU").numbers(2, 3, 4)
+	add := func(at string, a *l3af.AgentStatus) {
+		if a == nil {
+			return
+		}
+		cpu := "-"
+		if a.CPUSeconds > 0 {
+			cpu = fmt.Sprintf("%.2fs", a.CPUSeconds)
+		}
+		t.add(at, a.State, number(uint32(a.PID)), fmt.Sprint(a.Restarts), cpu)
+		if a.Error != "" && a.State == "restarting" {
+			troubles = append(troubles, trouble("agent of "+at, a.Error))
+		}
+	}
+	for _, c := range st.Chains {
+		for _, p := range c.Programs {
+			add(hookName(c)+" "+p.Name, p.Agent)
+		}
+	}
+	for _, p := range st.Probes {
+		add("probe/"+p.Name, p.Agent)
+	}
+	return t, troubles
 }
 
 // verdicts gives "pass 1100, drop 100", in the order of the return codes.

@@ -215,6 +215,7 @@ func (s *Supervisor) Keep(keep func(key string) bool) {
 	for key, u := range s.units {
 		if u.want != nil && !keep(key) {
 			u.want, u.failed = nil, nil
+			u.shown.status.State = "stopping"
 			u.poke()
 		}
 	}
@@ -224,8 +225,11 @@ func (s *Supervisor) Keep(keep func(key string) bool) {
 func (s *Supervisor) Wait(ctx context.Context, specs []*Spec) error {
 	for {
 		s.mu.Lock()
-		changed := s.changed
+		changed, closed := s.changed, s.closed
 		s.mu.Unlock()
+		if closed {
+			return errors.New("agents are not looked after any more")
+		}
 		busy := false
 		for _, spec := range specs {
 			state, _ := s.State(spec)
@@ -268,6 +272,7 @@ func (s *Supervisor) Close() error {
 	for _, u := range s.units {
 		u.poke()
 	}
+	s.tell()
 	s.mu.Unlock()
 	s.wg.Wait()
 	return nil

@@ -60,7 +60,14 @@ func (c *cgroup) make() error {
 	if c == nil {
 		return nil
 	}
-	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+	var err error
+	for range 100 {
+		// Others may be removing the parent, which is empty for them.
+		if err = os.MkdirAll(c.dir, 0o755); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("make cgroup: %w", err)
 	}
 	return nil

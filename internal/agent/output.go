@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -177,7 +178,8 @@ func (s *stream) rest(buf []byte) error {
 
 // lines splits what is written to it, and logs it within bounds.
 type lines struct {
-	log *slog.Logger
+	log   *slog.Logger
+	level slog.Level
 
 	mu      sync.Mutex
 	part    []byte // of a line that has not ended
@@ -236,7 +238,7 @@ func (l *lines) line() {
 	}
 	l.report()
 	l.allowed--
-	l.log.Info(text)
+	l.log.Log(context.Background(), l.level, text)
 }
 
 func (l *lines) report() {

@@ -150,7 +150,7 @@ func (u *unit) bring(ctx context.Context, want *Spec) error {
 	if ctx.Err() != nil {
 		err = errGivenUp
 	} else {
-		u.tellEvent("failed: " + err.Error())
+		u.warn("failed: " + err.Error())
 	}
 	if rerr := u.back(before, files); rerr != nil {
 		u.log.Error("what is left of an agent that failed", "error", rerr)
@@ -232,6 +232,7 @@ func (u *unit) start(ctx context.Context) error {
 		u.proc = nil
 		p.release()
 		u.rec.PID, u.rec.Start = 0, 0
+		u.tidy()
 		u.tellEvent("done")
 		return nil
 	case <-limit.C:
@@ -267,6 +268,13 @@ func (u *unit) cgroup() (*cgroup, error) {
 	return c, nil
 }
 
+// tidy removes the control group when nothing is in it.
+func (u *unit) tidy() {
+	if c := u.rec.cgroup(); c != nil && u.proc == nil && !c.populated() && c.remove() == nil {
+		u.rec.Cgroup = ""
+	}
+}
+
 // update runs Update of an agent that runs.
 func (u *unit) update(ctx context.Context, want *Spec) error {
 	u.busy = "updating"
@@ -275,7 +283,7 @@ func (u *unit) update(ctx context.Context, want *Spec) error {
 		if ctx.Err() != nil {
 			return errGivenUp
 		}
-		u.tellEvent("failed: " + err.Error())
+		u.warn("failed: " + err.Error())
 		return err
 	}
 	u.rec.Agent, u.rec.Updated = want.Agent, want.updated()
@@ -314,9 +322,10 @@ func (u *unit) runUpdate(ctx context.Context, want *Spec) error {
 func (u *unit) short(ctx context.Context, words []string, limit time.Duration) (stdout string, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it has not ended after %v", limit))
 	defer cancel()
-	if err := u.rec.cgroup().make(); err != nil {
+	if _, err := u.cgroup(); err != nil {
 		return "", err
 	}
+	defer u.tidy()
 	var r, w [2]*os.File
 	for i := range r {
 		if r[i], w[i], err = os.Pipe(); err != nil {
@@ -334,7 +343,10 @@ func (u *unit) short(ctx context.Context, words []string, limit time.Duration) (
 	}
 	defer p.release()
 	var said bytes.Buffer
-	tails := [2]*lines{newLines(u.log.With("stream", "stdout")), newLines(u.log.With("stream", "stderr"))}
+	tails := [2]*lines{newLines(u.log.With("stream", streams[0])), newLines(u.log.With("stream", streams[1]))}
+	if slices.Equal(words, u.rec.Agent.Status) {
+		tails[0].level = slog.LevelDebug // its words are known
+	}
 	read := make(chan struct{}, 2)
 	for i := range r {
 		go func() {
@@ -451,7 +463,7 @@ func (u *unit) over(why string) {
 	}
 	u.kill()
 	u.cause = why
-	u.tellEvent(fmt.Sprintf("ended: %s; started again in %v", why, u.pause))
+	u.warn(fmt.Sprintf("ended: %s; started again in %v", why, u.pause))
 	u.again(u.pause)
 }
 
@@ -498,8 +510,9 @@ func (u *unit) stop() {
 	if u.proc != nil {
 		u.proc.end(u.s.opts.Stop)
 	}
-	u.kill()
-	u.tellEvent("stopped")
+	if u.kill(); u.rec.Agent.Daemon || len(u.rec.Agent.Stop) > 0 {
+		u.tellEvent("stopped")
+	}
 }
 
 // kill makes sure that nothing of the agent runs any more.
@@ -565,6 +578,11 @@ func (u *unit) abandon() {
 
 func (u *unit) tellEvent(message string) {
 	u.log.Info(message)
+	u.s.opts.Event(u.key, message)
+}
+
+func (u *unit) warn(message string) {
+	u.log.Warn(message)
 	u.s.opts.Event(u.key, message)
 }
 

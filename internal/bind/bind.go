@@ -132,6 +132,7 @@ func (b *binder) finish(out *Bound, object string, s l3af.Settings) (*Bound, []l
 	}
 	out.Contents = append(b.config(out.Member.Name, s.Config), b.maps(out.Member.Name, s.Maps)...)
 	out.Monitors, out.Contents = b.monitors(out.Member.Name, s, out.Contents)
+	b.agent(s.Agent)
 	if len(b.mistakes) > 0 {
 		return nil, b.mistakes
 	}

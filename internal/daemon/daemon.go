@@ -138,7 +138,7 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 	n, err := node.Open(node.Options{
 		Dir: s.stateDir, Kernel: k, Log: log,
 		Remote:  artifact.Remote{CA: s.packageCA, Certificate: s.packageCert, Key: s.packageKey, Timeout: s.packageTimeout},
-		Samples: s.monitorSamples,
+		Samples: s.monitorSamples, AgentPoll: s.agentPoll,
 		Observe: func(r node.Reconciled) {
 			metrics.Observe(r.Duration, r.Steps, r.Failures)
 			first := false

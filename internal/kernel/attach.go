@@ -220,6 +220,54 @@ func (p *prepared) attachHere() (res host.Result, err error) {
 	return res, nil
 }
 
+// MakeMaps makes the maps of a load that are not there, pins them at the
+// target's own place, and writes their contents, so that other processes find
+// them before the chain runs. Maps that start anew, and those that are made for
+// each chain, come with [Kernel.Attach]; so do pins outside.
+func (k *Kernel) MakeMaps(load host.Load) error {
+	if err := check(load); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return within(load.Target.Hook.Netns, func() error { return k.makeMaps(load) })
+}
+
+func (k *Kernel) makeMaps(load host.Load) (err error) {
+	t := load.Target
+	if err := k.recover(t); err != nil {
+		return err
+	}
+	maps, err := k.openMaps(load)
+	if err != nil {
+		return err
+	}
+	defer maps.Close()
+	for i := range maps.list {
+		if o := &maps.list[i]; o.Member == "" || o.Tied() || o.aside != "" {
+			o.path, o.want = "", nil // not now
+		}
+	}
+	var marked []string
+	defer func() {
+		if err != nil {
+			maps.unpin()
+			k.unuse(marked)
+			k.pruneTarget(t)
+		}
+	}()
+	if err := maps.write(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(k.path(t), 0o700); err != nil {
+		return fmt.Errorf("make directory for pins: %w", err)
+	}
+	if marked, err = k.use(t, load.Chain); err != nil {
+		return err
+	}
+	return maps.pin()
+}
+
 // TestLoad is Attach without any effect: maps and program are made, verified
 // and closed.
 func (k *Kernel) TestLoad(load host.Load) error {

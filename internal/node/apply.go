@@ -155,9 +155,12 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, check func
 		n.prune()
 	}
 	clear(n.refused)
-	applied.Steps = n.reconcile(context.WithoutCancel(ctx), true)
-	if applied.Steps == nil {
-		applied.Steps = []l3af.Step{}
+	applied.Steps = append([]l3af.Step{}, n.reconcile(context.WithoutCancel(ctx), true)...)
+	for len(n.pending) > 0 {
+		if err := n.awaitAgents(); err != nil {
+			return nil, err
+		}
+		applied.Steps = append(applied.Steps, n.reconcile(context.WithoutCancel(ctx), false)...)
 	}
 	applied.Revision, applied.Failed = n.revs.latest, n.last
 	return applied, nil

@@ -21,7 +21,15 @@ import (
 	"l3af/internal/testenv"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.Wrap(m).Run()) }
+func TestMain(m *testing.M) { os.Exit(withoutAgents{testenv.Wrap(m)}.Run()) }
+
+// withoutAgents removes the package with agents in the end.
+type withoutAgents struct{ m interface{ Run() int } }
+
+func (w withoutAgents) Run() int {
+	defer func() { os.RemoveAll(node.AgentPackage()) }()
+	return w.m.Run()
+}
 
 // machine is what the contract test walks on: the fake and the real one.
 type machine struct {
@@ -249,6 +257,8 @@ func converged(t *testing.T, name string, n *node.Node, m *machine, want node.St
 			if i >= len(c.Programs) || c.Programs[i].Name != p.Name || c.Programs[i].Package != p.Package ||
 				(c.Programs[i].State == l3af.Disabled) != p.Disabled || (c.Programs[i].Linkage == "") != (c.State == l3af.Waiting || p.Disabled) {
 				t.Errorf("%s: %s: programs are %+v", name, at, c.Programs)
+			} else if agent := c.Programs[i].Agent; p.Agent != nil && (agent == nil || agent.State != "done") || p.Agent == nil && agent != nil && agent.State != "stopping" {
+				t.Errorf("%s: %s: the agent of %s is %+v", name, at, p.Name, agent)
 			}
 		}
 	}

@@ -111,6 +111,7 @@ func (r *rig) try(f func()) (at string) {
 	defer func() {
 		if c, ok := recover().(crash); ok {
 			at = c.point
+			r.n.agents.Close()
 			r.n.lock.Close()
 			r.n, r.dead, r.left = nil, false, -1
 		} else if r.dead {
@@ -137,13 +138,14 @@ func (r *rig) apply(s *l3af.State) *l3af.Applied {
 func (r *rig) reconcile() []l3af.Step {
 	r.n.mu.Lock()
 	defer r.n.mu.Unlock()
-	return r.n.reconcile(context.Background(), true)
+	return settle(r.n)
 }
 
 // restart is kill -9 and a new start.
 func (r *rig) restart() {
 	r.t.Helper()
 	if r.n != nil {
+		r.n.agents.Close()
 		r.n.lock.Close()
 	}
 	r.open()

@@ -15,6 +15,7 @@ const (
 	eventFailed    = "failed"
 	eventInterface = "interface"
 	eventLog       = "log"
+	eventAgent     = "agent"
 )
 
 // recentEvents is how many events a new reader is told first.

@@ -1,6 +1,10 @@
 package node
 
-import "context"
+import (
+	"context"
+
+	"l3af"
+)
 
 // For the tests that see the real kernel.
 var (
@@ -12,5 +16,17 @@ var (
 func Reconcile(n *Node) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.reconcile(context.Background(), true)
+	settle(n)
+}
+
+// settle reconciles, and waits for agents.
+func settle(n *Node) []l3af.Step {
+	steps := n.reconcile(context.Background(), true)
+	for len(n.pending) > 0 {
+		if err := n.awaitAgents(); err != nil {
+			panic(err)
+		}
+		steps = append(steps, n.reconcile(context.Background(), false)...)
+	}
+	return steps
 }

@@ -28,6 +28,7 @@ type made struct {
 	own      []host.Contents // as the document says it here
 	users    []user          // of package instances
 	monitors []bind.Monitor  // by program, in the document's order
+	agents   []agentOf       // in the document's order
 	reset    []string        // members whose maps start anew when their shape changes
 	// keep is what stays at the target: light, and the maps and counts of the
 	// programs that are disabled. Its ID is "" when all are.
@@ -156,7 +157,7 @@ func (m *made) build(c *composer) *made {
 // are disabled by itself.
 func (m *made) buildChain(c *composer) (disabled []*chain.Chain, mistakes []l3af.Mistake, err error) {
 	var programs []bound
-	m.own, m.monitors = nil, nil
+	m.own, m.monitors, m.agents = nil, nil, nil
 	for j := range m.chain.Programs {
 		p, path := &m.chain.Programs[j], fmt.Sprintf("%s.programs[%d]", m.path, j)
 		pkg, one, wrong := c.program(m.chain.Hook, *p, path)
@@ -209,6 +210,9 @@ func (m *made) takes(s l3af.Settings, path string, pkg *artifact.Package, bound 
 	}
 	if s.OnMapChange == l3af.ResetMapChange {
 		m.reset = append(m.reset, name)
+	}
+	if s.Agent != nil {
+		m.agents = append(m.agents, agentOf{name, s.Agent, pkg.Digest})
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"l3af"
+	"l3af/internal/agent"
 	"l3af/internal/artifact"
 	"l3af/internal/chain"
 	"l3af/internal/host"
@@ -63,6 +64,10 @@ type Kernel interface {
 	// Counts reads every pinned counter map of the target: the running chain's, and those of replaced chains not yet
 	// dropped. With final it waits until nothing runs replaced chains any more, so that their counts are final.
 	Counts(t host.Target, final bool) ([]host.Counts, error)
+	// MakeMaps makes the maps of a load that are not there, pins them at the target's own place, and writes their contents:
+	// processes that the programs belong to may look at them before Attach. Maps that start anew take their place with
+	// the switch.
+	MakeMaps(load host.Load) error
 	// DropCounts removes the counters of one replaced chain.
 	DropCounts(t host.Target, chainID string) error
 	// Watch calls changed once when it begins to listen, and then after interfaces or namespaces of the named netns
@@ -86,6 +91,8 @@ type Options struct {
 	// Samples is how many samples, one a second, the aggregators max-rate and avg of monitored map entries look back;
 	// 0: 20.
 	Samples int
+	// AgentPoll is how often daemons among agents are asked how they are; 0: every 30 s.
+	AgentPoll time.Duration
 	// Open opens packages; nil: an [artifact.Opener] that fetches as Remote says.
 	Open   func(ctx context.Context, ref string) (*artifact.Package, error)
 	Remote artifact.Remote
@@ -110,6 +117,7 @@ type Node struct {
 	store    *artifact.Store
 	totals   *totals
 	events   events
+	agents   *agent.Supervisor
 	monitors monitors
 
 	applying sync.Mutex    // an apply or rollback is under way
@@ -120,6 +128,10 @@ type Node struct {
 	gone    map[host.Target]time.Time
 	refused map[host.Target]refusal
 	present map[host.Target]bool // nil: nothing is known to compare with
+	// pending are the agents that the last reconcile left others to start, by
+	// target; awaited are the targets that an apply waits for.
+	pending map[host.Target][]*agent.Spec
+	awaited map[host.Target]bool
 
 	view     sync.RWMutex // what Status and Current read; written under mu as well
 	revs     *revisions
@@ -136,7 +148,8 @@ type Node struct {
 var errClosed = errors.New("the node is shutting down")
 
 // Open takes the state directory for this process and reads what is in it.
-// It changes nothing on the machine.
+// It changes nothing on the machine, but goes on with the agents that an
+// earlier process started.
 func Open(opts Options) (n *Node, err error) {
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
@@ -193,6 +206,9 @@ func Open(opts Options) (n *Node, err error) {
 	}
 	if rev := n.revs.current; rev != nil {
 		n.made = build(&rev.State, n.stored(rev))
+	}
+	if n.agents, err = n.openAgents(); err != nil {
+		return nil, err
 	}
 	return n, nil
 }
@@ -264,17 +280,19 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 }
 
+// wake makes Run look again.
+func (n *Node) wake() {
+	select {
+	case n.changed <- struct{}{}:
+	default:
+	}
+}
+
 // watch passes on what the kernel says of interfaces. It starts over when it
 // failed.
 func (n *Node) watch(ctx context.Context) {
-	changed := func() {
-		select {
-		case n.changed <- struct{}{}:
-		default:
-		}
-	}
 	for {
-		err := n.kernel.Watch(ctx, n.namespaces, changed)
+		err := n.kernel.Watch(ctx, n.namespaces, n.wake)
 		if ctx.Err() != nil {
 			return
 		}
@@ -284,7 +302,7 @@ func (n *Node) watch(ctx context.Context) {
 			return
 		case <-time.After(5 * time.Second):
 		}
-		changed() // what came in between
+		n.wake() // what came in between
 	}
 }
 
@@ -303,8 +321,9 @@ func (n *Node) namespaces() []string {
 }
 
 // Close waits for what is under way, and gives the state directory free. What
-// runs in the kernel runs on.
+// runs in the kernel runs on, and so do agents.
 func (n *Node) Close() error {
+	err := n.agents.Close()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.view.Lock()
@@ -314,7 +333,7 @@ func (n *Node) Close() error {
 	}
 	n.closed = true
 	n.events.close()
-	return n.lock.Close()
+	return errors.Join(err, n.lock.Close())
 }
 
 // Events gives the recent events, then the new ones until ctx ends. Who reads

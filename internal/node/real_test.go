@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,5 +201,49 @@ func TestRealPinRemoved(t *testing.T) {
 	node.Reconcile(n)
 	if again := status(); again.ProgramID != now.ProgramID {
 		t.Errorf("replaced again: %+v", again)
+	}
+}
+
+// An agent finds the maps of its program before that runs: where we pin them,
+// and where the document says.
+func TestRealAgentFindsMaps(t *testing.T) {
+	m := onReal(t)
+	n, err := node.Open(node.Options{Dir: t.TempDir(), Kernel: m.kernel, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	out := filepath.Join(t.TempDir(), "found")
+	const pins = "/sys/fs/bpf/out/v0/p"
+	s := &l3af.State{APIVersion: l3af.APIVersion, Chains: []l3af.Chain{{Interface: "v0", Hook: l3af.XDP, Programs: []l3af.Program{{
+		Name: "p", Package: node.AgentPackage(),
+		Settings: l3af.Settings{PinPath: pins, Agent: &l3af.Agent{Start: []string{"init", "look", pins, out}}},
+	}}}}}
+	a, err := n.Apply(context.Background(), s, "test", -1)
+	if err != nil || len(a.Failed) > 0 || len(a.Steps) != 1 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if found, err := os.ReadFile(out); err != nil || string(found) != "_data\ntable\n" {
+		t.Errorf("found %q, %v", found, err)
+	}
+	// A failure leaves what runs, and what was made for it goes with the next change.
+	before := m.left()
+	failing := *s
+	failing.Chains = slices.Clone(s.Chains)
+	failing.Chains[0].Programs = append(slices.Clone(s.Chains[0].Programs), l3af.Program{
+		Name: "q", Package: node.AgentPackage(), Settings: l3af.Settings{Agent: &l3af.Agent{Start: []string{"init", "no", "x"}}},
+	})
+	if a, err = n.Apply(context.Background(), &failing, "test", -1); err != nil || len(a.Failed) != 1 || len(a.Steps) != 1 || a.Steps[0].Error == "" {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if a, err = n.Apply(context.Background(), s, "test", -1); err != nil || len(a.Failed) != 0 || len(a.Steps) != 0 {
+		t.Errorf("%+v, %v", a, err)
+	}
+	sameSet(t, "pins", m.left(), before)
+	if a, err = n.Apply(context.Background(), &l3af.State{APIVersion: l3af.APIVersion}, "test", -1); err != nil || len(a.Failed) != 0 {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if left := m.left(); len(left) > 0 {
+		t.Errorf("left: %q", left)
 	}
 }

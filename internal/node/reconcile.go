@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"l3af"
+	"l3af/internal/agent"
 	"l3af/internal/chain"
 	"l3af/internal/host"
 )
@@ -54,6 +55,7 @@ type round struct {
 func (r *round) run() {
 	n := r.n
 	r.broken = map[host.Target]bool{}
+	n.pending = map[host.Target][]*agent.Spec{}
 	attached, err := n.kernel.Attached()
 	if err != nil {
 		r.trouble("read", "node", fmt.Errorf("read what is attached: %w", err))
@@ -68,9 +70,16 @@ func (r *round) run() {
 
 	r.pinAhead()
 	steps := plan(r.wants, attached, r.forget)
+	replaced := map[host.Target]bool{} // what happens there is not keep's
+	steps = slices.DeleteFunc(steps, func(s step) bool {
+		if s.want == nil || r.agentsFirst(&s) {
+			return false
+		}
+		replaced[s.target] = true
+		return true
+	})
 	r.ahead = r.prepare(steps)
 	defer r.ahead.stop()
-	replaced := map[host.Target]bool{}
 	for i := range steps {
 		s := &steps[i]
 		if r.ctx.Err() != nil {
@@ -107,6 +116,7 @@ func (r *round) run() {
 		}
 	}
 	r.fold()
+	r.leaveAgents()
 	if err := n.totals.retainOnly(live); err != nil {
 		r.trouble("write", "counters", err)
 	}
@@ -193,7 +203,8 @@ func (r *round) switchOver(s *step) (host.Result, error) {
 // keep looks after a target that runs the right chain.
 func (r *round) keep(w *want) {
 	n := r.n
-	if !r.contents && n.settled[w.target] == w.made.stays && n.failed[w.target] == nil {
+	_, agents := r.agents(w, nil)
+	if !r.contents && n.settled[w.target] == w.made.stays && n.failed[w.target] == nil && agents == nil {
 		return
 	}
 	if w.made.off() {
@@ -223,6 +234,9 @@ func (r *round) keep(w *want) {
 		if changed > 0 || !n.failedAlready(w.target, err) {
 			r.step(l3af.Step{Verb: verbWrite, Target: w.target.String(), To: w.made.id, Error: text(err)})
 		}
+	}
+	if err == nil {
+		err = agents
 	}
 	if err != nil {
 		r.fail(w.target, err)

@@ -2,7 +2,9 @@ package node
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
+	"sync"
 
 	"l3af"
 )
@@ -20,6 +22,34 @@ type State struct {
 	// Entries are how many entries the map "table" of member a has at xdp/v0.
 	Entries int
 }
+
+// AgentPackage is a directory with a package of tiny.bpf.o and agents, which
+// TestMain removes.
+var AgentPackage = sync.OnceValue(func() string {
+	dir, err := os.MkdirTemp("", "l3af-node-agents-")
+	if err != nil {
+		panic(err)
+	}
+	object, err := os.ReadFile("testdata/tiny.bpf.o")
+	if err != nil {
+		panic(err)
+	}
+	files := map[string]string{
+		"package.yaml": "apiVersion: l3af/v1\nname: tiny\nprograms:\n" +
+			"- {entry: tiny, object: tiny.bpf.o, hook: xdp}\n- {entry: tiny_tc, object: tiny.bpf.o, hook: tc-ingress}\n" +
+			"- {entry: tiny_probe, object: tiny.bpf.o, attach: raw_tracepoint/sched_process_exec}\nfiles: [init, daemon]\n",
+		"tiny.bpf.o": string(object),
+		// Its words are no, with a cause; slow, until the file it names is there; or anything.
+		"init":   "#!/bin/sh\ncase $1 in no) echo \"$2\" >&2; exit 1;; slow) while ! [ -e \"$2\" ]; do sleep 0.02; done;; look) ls \"$2\" > \"$3\";; esac\n",
+		"daemon": "#!/bin/sh\nexec sleep 1000\n",
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {
+			panic(err)
+		}
+	}
+	return dir
+})
 
 // States is the table. It needs an interface v0 and w0, w1 in the daemon's
 // namespace, v1 in the namespace blue.
@@ -62,6 +92,11 @@ func States() []State {
 	next := l3af.Program{Name: "n", Package: abs("../../chain/testdata/corpus/l3af.bpf.o"), Entry: "l3af_xdp", Next: "next_program"}
 	pin := func(at string, p l3af.Program) l3af.Program {
 		return with(p, func(p *l3af.Program) { p.PinPath = "/sys/fs/bpf/out/" + at })
+	}
+	start := func(word string, p l3af.Program) l3af.Program {
+		return with(p, func(p *l3af.Program) {
+			p.Package, p.Agent = AgentPackage(), &l3af.Agent{Start: []string{"init", word}, Stop: []string{"init", "stop"}, Update: []string{"init", "update"}}
+		})
 	}
 	tc := func(p l3af.Program) l3af.Program {
 		p.Entry += "_tc"
@@ -130,6 +165,8 @@ func States() []State {
 			Disabled: []string{"xdp/v0", "tc-ingress/w0", "tc-egress/z*", "probe/p"}},
 		{Name: "enabled", State: probe(of(at("v0", l3af.XDP, upgraded, a), at("w0", l3af.TCIngress, in1(tc(c)), tc(off(b))))),
 			Running: []string{"xdp/v0", "tc-ingress/w0", "probe/p"}},
+		{Name: "agents", State: of(at("v0", l3af.XDP, start("yes", a), b), at("w0", l3af.TCIngress, start("yes", tc(c)))), Running: []string{"xdp/v0", "tc-ingress/w0"}},
+		{Name: "other agents", State: of(at("v0", l3af.XDP, b, start("again", a)), at("w0", l3af.TCIngress, start("yes", tc(c)))), Running: []string{"xdp/v0", "tc-ingress/w0"}},
 		{Name: "next", State: of(at("v0", l3af.XDP, next, b)), Running: v0},
 		{Name: "pinned", State: of(at("v0", l3af.XDP, pin("v0/a/1", a), b), at("w0", l3af.TCEgress, pin("v0/b", tc(c)))), Running: []string{"xdp/v0", "tc-egress/w0"},
 			Outside: []string{"v0/a/1/_data", "v0/a/1/table", "v0/b/_data", "v0/b/table"}},

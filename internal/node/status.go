@@ -158,6 +158,7 @@ func (v *view) chain(w *want) (l3af.ChainStatus, error) {
 			continue
 		}
 		i++
+		p.Agent = v.n.agents.Status(agentKey(w.target, doc.Name))
 		if w.made.light != nil && have.ID == w.made.id {
 			p.Monitor = v.n.monitors.status(w.target, w.made, doc.Name)
 			p.Proceed, p.Maps = w.made.light.Programs[i].Proceed, mapsOf(w.made.light, doc.Name)
@@ -199,6 +200,7 @@ func (v *view) probe(w *want) l3af.ProbeStatus {
 		p.Attach = w.made.light.Attach
 	}
 	p.State, p.Error = v.state(w)
+	p.Agent = v.n.agents.Status(agentKey(w.target, w.target.Probe))
 	if have := v.have[w.target]; have.ID != "" {
 		p.ID, p.ProgramID, p.LinkID = have.ID, have.ProgramID, have.LinkID
 		p.Monitor = v.n.monitors.status(w.target, w.made, w.target.Probe)

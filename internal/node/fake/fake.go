@@ -279,6 +279,38 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 	return result, err
 }
 
+// MakeMaps implements node.Kernel.
+func (k *Kernel) MakeMaps(load host.Load) error {
+	t := load.Target
+	if err := k.before("MakeMaps", t); err != nil {
+		return err
+	}
+	if _, err := k.index(t); err != nil {
+		return err
+	}
+	k.recover(t)
+	later := map[string]bool{} // maps that come with the switch
+	for _, m := range load.Chain.Maps {
+		name, _ := nameOf(m)
+		k.mu.Lock()
+		old := k.place(t, name)[name]
+		k.gone(t)
+		k.mu.Unlock()
+		if m.Member == "" || !m.Pinned || m.Tied() || old != nil && old.shape != shapeOf(m) && slices.Contains(load.Reset, m.Member) {
+			later[name] = true
+			continue
+		}
+		if err := k.pinMap(load, m); err != nil {
+			return err
+		}
+	}
+	_, err := k.write(t, load.Chain.ID, slices.DeleteFunc(slices.Clone(load.Contents), func(c host.Contents) bool {
+		name, _ := nameOf(chain.Map{Member: c.Member, Name: c.Map, Instance: c.Instance})
+		return later[name]
+	}))
+	return err
+}
+
 // switchTo makes the target run a program: one step, unless the XDP mode is
 // another one. An interface that was renamed hands its link on.
 func (k *Kernel) switchTo(t host.Target, p *program, index int, mode l3af.Mode) error {

@@ -29,12 +29,16 @@ func (k *Kernel) place(t host.Target, name string) map[string]*table {
 	return k.target(t).maps
 }
 
+func shapeOf(m chain.Map) string {
+	return fmt.Sprintf("%d %d %d", m.Spec.KeySize, m.Spec.ValueSize, m.Spec.MaxEntries)
+}
+
 // pinMap makes a map, or adopts the one that is there. One of another shape is
 // refused, or a new one waits aside for the switch.
 func (k *Kernel) pinMap(load host.Load, m chain.Map) error {
 	t := load.Target
 	name, shared := nameOf(m)
-	shape := fmt.Sprintf("%d %d %d", m.Spec.KeySize, m.Spec.ValueSize, m.Spec.MaxEntries)
+	shape := shapeOf(m)
 	k.mu.Lock()
 	used := k.target(t).uses[name]
 	old := k.place(t, name)[name]

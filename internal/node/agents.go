@@ -1,0 +1,166 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"l3af"
+	"l3af/internal/agent"
+	"l3af/internal/artifact"
+	"l3af/internal/host"
+)
+
+// agentOf is the agent of a program of the document.
+type agentOf struct {
+	program string
+	agent   *l3af.Agent
+	digest  string // of the package
+}
+
+// agentKey tells the agents of a machine apart.
+func agentKey(t host.Target, program string) string { return t.String() + "/" + program }
+
+func (n *Node) openAgents() (*agent.Supervisor, error) {
+	return agent.Open(agent.Options{
+		Dir: filepath.Join(n.opts.Dir, "agents"), Log: n.log, Poll: n.opts.AgentPoll,
+		Changed: n.wake,
+		Event: func(key, message string) {
+			i := strings.LastIndexByte(key, '/')
+			n.events.publish(l3af.Event{Kind: eventAgent, Target: key[:i], Message: key[i+1:] + ": " + message})
+		},
+	})
+}
+
+// specs are the agents that are wanted at a target.
+func (r *round) specs(w *want) []*agent.Spec {
+	var specs []*agent.Spec
+	for _, a := range w.made.agents {
+		specs = append(specs, &agent.Spec{
+			Key: agentKey(w.target, a.program), Agent: *a.agent, Digest: a.digest,
+			Open: func() (*artifact.Package, error) { return r.n.store.Get(a.digest) },
+		})
+	}
+	return specs
+}
+
+// agents sees to the agents that are wanted at a target and reports whether
+// all of them are up. Those that are not are started in the background, after
+// first, where that is not nil; one that failed is tried again when contents
+// are looked at.
+func (r *round) agents(w *want, first func() error) (up bool, err error) {
+	n := r.n
+	var idle []*agent.Spec
+	busy := false
+	specs := r.specs(w)
+	for i, spec := range specs {
+		switch state, why := n.agents.State(spec); {
+		case state == agent.Up:
+			n.agents.Want(spec)
+		case state == agent.Starting:
+			busy = true
+		case state == agent.Failed && !r.contents:
+			err = fmt.Errorf("agent of %s: %w", w.made.agents[i].program, why)
+		default:
+			idle = append(idle, spec)
+		}
+	}
+	if len(idle) > 0 && first != nil {
+		if err := first(); err != nil {
+			return false, err
+		}
+	}
+	for _, spec := range idle {
+		n.agents.Want(spec)
+	}
+	if busy = busy || len(idle) > 0; busy {
+		n.pending[w.target] = specs
+	}
+	return !busy && err == nil, err
+}
+
+// agentsFirst reports whether the agents that an attach needs are up. Until
+// then the target is left as it is, while the others go on: its maps are made,
+// so that the agents find them.
+func (r *round) agentsFirst(s *step) bool {
+	n, w := r.n, s.want
+	switch {
+	case len(w.made.agents) == 0 || r.isRefused(s):
+		return true
+	case n.awaited[s.target]:
+		return false
+	}
+	up, err := r.agents(w, func() error {
+		load, err := w.made.load(r.composer, s.target)
+		if err != nil {
+			return err
+		}
+		// No agent is started, or gives way to another, for a chain that the
+		// kernel does not take.
+		if load.Mode != l3af.Offload {
+			if err := n.kernel.TestLoad(load); err != nil {
+				return err
+			}
+		}
+		delete(n.settled, s.target)
+		if err := n.kernel.MakeMaps(load); err != nil {
+			return err
+		}
+		return n.kernel.PinAhead(s.target, w.made.light, load.Pins)
+	})
+	if err == nil {
+		return up
+	}
+	if r.vanished(s.target) {
+		n.clear(s.target)
+		return false
+	}
+	err = fmt.Errorf("%s %s: %w", s.verb, s.target, err)
+	r.step(l3af.Step{Verb: s.verb, Target: s.target.String(), From: s.from, To: w.made.id, Error: err.Error()})
+	r.fail(s.target, err)
+	return false
+}
+
+// leaveAgents ends the agents of programs that left. Where what is wanted does
+// not run yet, those of what runs go on.
+func (r *round) leaveAgents() {
+	n := r.n
+	wanted, left := map[string]bool{}, map[string]bool{}
+	for i := range r.wants {
+		w := &r.wants[i]
+		_, pending := n.pending[w.target]
+		left[w.target.String()] = w.unread != nil || w.made.err != nil || pending || r.broken[w.target] || n.awaited[w.target]
+		for _, a := range w.made.agents {
+			wanted[agentKey(w.target, a.program)] = true
+		}
+	}
+	for t := range r.have {
+		if _, ok := left[t.String()]; !ok {
+			left[t.String()] = true // it is not gone yet
+		}
+	}
+	n.agents.Keep(func(key string) bool {
+		return wanted[key] || left[key[:strings.LastIndexByte(key, '/')]]
+	})
+}
+
+// awaitAgents returns when no agent is being started any more that the last
+// reconcile left. n.mu is held, but not meanwhile: others look after what else
+// there is, and leave the targets alone that are waited for.
+func (n *Node) awaitAgents() error {
+	var specs []*agent.Spec
+	n.awaited = map[host.Target]bool{}
+	for t, list := range n.pending {
+		n.awaited[t] = true
+		specs = append(specs, list...)
+	}
+	n.mu.Unlock()
+	err := n.agents.Wait(context.Background(), specs)
+	n.mu.Lock()
+	n.awaited = nil
+	if err != nil || n.closed {
+		return errClosed
+	}
+	return nil
+}

@@ -1,0 +1,211 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"l3af"
+)
+
+// withAgent is the state "two" with an agent of the first program.
+func withAgent(a l3af.Agent) *l3af.State {
+	s := state("two")
+	p := &s.Chains[0].Programs[0]
+	p.Package, p.Agent, p.Config = AgentPackage(), &a, map[string]any{"live": json.Number("3")}
+	p.Proceed = []l3af.Verdict{l3af.Pass, l3af.TX}
+	return s
+}
+
+// endAgents ends the agents of a rig, which outlive it.
+func (r *rig) endAgents() {
+	r.n.agents.Keep(func(string) bool { return false })
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		left, err := os.ReadDir(filepath.Join(r.dir, "agents"))
+		if err == nil && len(left) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("agents are left: %v, %v", left, err)
+		}
+	}
+	r.n.Close()
+}
+
+// A program whose initialiser fails does not join: what ran runs on, and the
+// others are not held up.
+func TestAgentFails(t *testing.T) {
+	r := newRig(t)
+	defer r.endAgents()
+	r.apply(state("two"))
+	before := r.k.Running()[hookOf("xdp/v0")]
+	s := withAgent(l3af.Agent{Start: []string{"init", "no", "there is no such collector"}})
+	s.Chains = append(s.Chains, state("globs").Chains[2]) // w1
+	a, err := r.n.Apply(context.Background(), s, "test", -1)
+	const cause = "replace xdp/v0: agent of a: start: exit status 1: there is no such collector"
+	if err != nil || !a.Changed || len(a.Failed) != 1 || a.Failed[0].Target != "xdp/v0" || a.Failed[0].Error != cause {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	wantSteps(t, a.Steps, "attach xdp/w1", "replace xdp/v0")
+	if now := r.k.Running()[hookOf("xdp/v0")]; now != before {
+		t.Errorf("%s runs, ran %s before", now, before)
+	}
+	c := chainAt(t, r.status(), "xdp/v0")
+	if c.State != l3af.Failed || c.Error != cause || c.ID != before || c.Programs[0].Agent == nil || c.Programs[0].Agent.State != l3af.Failed {
+		t.Errorf("status: %+v", c)
+	}
+	// A link event does not try it again, the next look at everything does.
+	starts := func() (n int) {
+		for ev := range events0(r.n) {
+			if ev.Kind == eventAgent && ev.Target == "xdp/v0" && strings.HasPrefix(ev.Message, "a: failed: start: exit status 1") {
+				n++
+			}
+		}
+		return n
+	}
+	r.n.mu.Lock()
+	r.n.reconcile(context.Background(), false)
+	pending := len(r.n.pending)
+	r.n.mu.Unlock()
+	if n := starts(); n != 1 || pending != 0 {
+		t.Errorf("started %d times, %d pending", n, pending)
+	}
+	r.reconcile()
+	if n := starts(); n != 2 || chainAt(t, r.status(), "xdp/v0").Error != cause {
+		t.Errorf("started %d times", n)
+	}
+	// Nothing is started for a chain that the kernel does not take.
+	r.k.Refuse = map[string]error{"a": errors.New("the verifier says no")}
+	s = withAgent(l3af.Agent{Start: []string{"daemon"}, Daemon: true})
+	a, err = r.n.Apply(context.Background(), s, "test", -1)
+	if err != nil || len(a.Failed) != 1 || !strings.HasPrefix(a.Failed[0].Error, "replace xdp/v0: ") || !strings.Contains(a.Failed[0].Error, "verifier") {
+		t.Errorf("%+v, %v", a, err)
+	}
+	for ev := range events0(r.n) {
+		if strings.HasPrefix(ev.Message, "a: started") {
+			t.Errorf("%+v", ev)
+		}
+	}
+	r.k.Refuse = nil
+	r.apply(state("two"))
+	if got := r.k.Running()[hookOf("xdp/v0")]; got != before {
+		t.Errorf("%s runs, ran %s before", got, before)
+	}
+	wantSteps(t, r.reconcile())
+}
+
+// While an agent takes its time its hook runs what it ran, and the others what
+// they should.
+func TestSlowAgent(t *testing.T) {
+	r := newRig(t)
+	defer r.endAgents()
+	r.k.Point = nil
+	r.apply(state("two"))
+	before := r.k.Running()[hookOf("xdp/v0")]
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- r.n.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+
+	enough := filepath.Join(r.dir, "enough")
+	s := withAgent(l3af.Agent{Start: []string{"init", "slow", enough}})
+	s.Chains = append(s.Chains, state("globs").Chains[0]) // w*
+	done := make(chan *l3af.Applied)
+	go func() {
+		a, err := r.n.Apply(ctx, s, "test", -1)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- a
+	}()
+	eventually := func(what string, ok func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("never %s: %+v", what, r.status())
+			}
+		}
+	}
+	agentAt := func() *l3af.AgentStatus { return chainAt(t, r.status(), "xdp/v0").Programs[0].Agent }
+	eventually("starting", func() bool { a := agentAt(); return a != nil && a.State == "starting" })
+	eventually("the others run", func() bool { return r.k.Running()[hookOf("xdp/w0")] != "" })
+	r.k.AddInterface("", "w2")
+	eventually("one that comes meanwhile runs", func() bool { return r.k.Running()[hookOf("xdp/w2")] != "" })
+	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running || c.ID != before {
+		t.Errorf("meanwhile: %+v", c)
+	}
+	if err := os.WriteFile(enough, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := <-done
+	if len(a.Failed) > 0 || len(a.Steps) != 3 || a.Steps[2].Target != "xdp/v0" || a.Steps[2].From != before {
+		t.Errorf("applied: %+v", a)
+	}
+	if agentAt().State != "done" || r.k.Running()[hookOf("xdp/v0")] == before {
+		t.Errorf("in the end: %+v", r.status())
+	}
+}
+
+// A daemon is there as long as its program is, whatever becomes of the node.
+func TestAgentStays(t *testing.T) {
+	r := newRig(t)
+	defer r.endAgents()
+	r.apply(withAgent(l3af.Agent{Start: []string{"daemon"}, Daemon: true}))
+	agentAt := func() *l3af.AgentStatus {
+		t.Helper()
+		return chainAt(t, r.status(), "xdp/v0").Programs[0].Agent
+	}
+	first := agentAt()
+	if first == nil || first.State != l3af.Running || first.PID == 0 {
+		t.Fatalf("%+v", first)
+	}
+	for range 2 {
+		r.restart()
+		if now := agentAt(); now.PID != first.PID || now.Restarts != 0 || now.State != l3af.Running {
+			t.Errorf("after a restart: %+v, was %+v", now, first)
+		}
+	}
+	wantSteps(t, r.reconcile())
+	// Other programs come and go, its own is the same.
+	s := withAgent(l3af.Agent{Start: []string{"daemon"}, Daemon: true})
+	s.Chains[0].Programs = s.Chains[0].Programs[:1]
+	r.apply(s)
+	if now := agentAt(); now.PID != first.PID {
+		t.Errorf("after another program left: %+v, was %+v", now, first)
+	}
+	// Other arguments, and nothing else: the chain stays, the agent does not.
+	s.Chains[0].Programs[0].Agent = &l3af.Agent{Start: []string{"daemon", "--other"}, Daemon: true}
+	if a := r.apply(s); len(a.Steps) > 0 || !a.Changed {
+		t.Errorf("other arguments: %+v", a)
+	}
+	second := agentAt()
+	if second.State != l3af.Running || second.PID == first.PID || unix.Kill(first.PID, 0) == nil {
+		t.Errorf("other arguments: %+v, was %+v", second, first)
+	}
+	// Disabled, it is not there; nor when it left the document.
+	gone := func() {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); unix.Kill(second.PID, 0) == nil; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("the agent, pid %d, is there", second.PID)
+			}
+		}
+	}
+	s.Chains[0].Programs[0].Disabled = true
+	r.apply(s)
+	gone()
+	s.Chains[0].Programs[0].Disabled = false
+	r.apply(s)
+	if second = agentAt(); second.State != l3af.Running {
+		t.Errorf("enabled again: %+v", second)
+	}
+	r.apply(state("empty"))
+	gone()
+}
