@@ -153,7 +153,7 @@ func Cgroups(root string, effective bool) ([]Cgroup, error) {
 
 // CgroupRoot is where cgroups of version 2 are mounted.
 func CgroupRoot() (string, error) {
-	dirs, err := mounts("cgroup2")
+	dirs, err := Mounts("cgroup2")
 	if err == nil && len(dirs) == 0 {
 		err = errors.New("no cgroup2 is mounted")
 	}

@@ -3,12 +3,14 @@ package inspect
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// mounts lists where file systems of a type are mounted, as this process sees it.
-func mounts(fstype string) ([]string, error) {
+// Mounts lists where file systems of a type are mounted, as this process sees
+// it, each place once.
+func Mounts(fstype string) ([]string, error) {
 	text, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return nil, fmt.Errorf("list mounts: %w", err)
@@ -16,7 +18,9 @@ func mounts(fstype string) ([]string, error) {
 	var dirs []string
 	for line := range strings.Lines(string(text)) {
 		if f := strings.Fields(line); len(f) > 2 && f[2] == fstype {
-			dirs = append(dirs, unescape(f[1]))
+			if dir := unescape(f[1]); !slices.Contains(dirs, dir) {
+				dirs = append(dirs, dir)
+			}
 		}
 	}
 	return dirs, nil

@@ -46,7 +46,7 @@ type Ours struct {
 // reads them; without any it is quick.
 func ReadOurs() (*Ours, error) {
 	o := &Ours{map[uint32][]string{}, map[uint32]kernel.Place{}, map[uint32]kernel.Place{}, map[string][]string{}, map[string][]Member{}}
-	dirs, err := mounts("bpf")
+	dirs, err := Mounts("bpf")
 	if err != nil {
 		return nil, fmt.Errorf("find chains: %w", err)
 	}

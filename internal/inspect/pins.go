@@ -14,7 +14,7 @@ type Pins map[bpfsys.Kind]map[uint32][]string
 
 // ReadPins looks at every bpffs that is mounted, and at every pin in it.
 func ReadPins() (Pins, error) {
-	dirs, err := mounts("bpf")
+	dirs, err := Mounts("bpf")
 	if err != nil {
 		return nil, fmt.Errorf("find pins: %w", err)
 	}
