@@ -28,7 +28,7 @@ var layers = [][]string{
 }
 
 // onlyTests are packages that nothing but tests may import.
-var onlyTests = []string{"l3af/internal/testenv", "l3af/internal/testenv/zoo", "l3af/internal/gate/gatetest", "l3af/internal/node/fake"}
+var onlyTests = []string{"l3af/internal/testenv", "l3af/internal/testenv/zoo", "l3af/internal/testenv/stamp", "l3af/internal/gate/gatetest", "l3af/internal/node/fake"}
 
 func layer(pkg string) int {
 	for i, l := range layers {

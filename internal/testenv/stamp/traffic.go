@@ -1,4 +1,6 @@
-package kernel
+// Package stamp tests changes of chains under load: programs that mark every
+// packet, the traffic that looks at the marks, and chains that change at random.
+package stamp
 
 import (
 	"encoding/binary"
@@ -11,32 +13,35 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"l3af"
 	"l3af/internal/testenv"
 )
 
-// stampedPort is PORT of stamp.bpf.c.
-const stampedPort = 4243
+// Port is where the packets go that the programs mark (PORT of stamp.bpf.c).
+const Port = 4243
 
-// The payload of a packet for stamp.bpf.c: its number and the oldest
-// generation it may meet, then what the programs report.
+// The payload of a packet: its number and the oldest generation it may meet,
+// then what the programs report. It is Size bytes.
 const (
-	atFloor  = 8
-	atStamp  = 12
-	numbered = atStamp + 16
+	atFloor = 8
+	atStamp = 12
+	Size    = atStamp + 16
 )
 
 // window is how many packets may be on their way. It is less than any queue
 // on the way holds, so that only a chain can lose one.
 const window = 64
 
-// generation is what a chain of generation n does with a packet.
-type generation struct{ number, total, sum uint32 }
+// Generation is what the chain of a generation does with a packet.
+type Generation struct {
+	Number uint32
+	Total  uint32 // how many programs it meets
+	Sum    uint32 // of what they add
+}
 
-// traffic is numbered packets through chains of stamp.bpf.c. Each must come
+// Traffic is numbered packets through chains of stamp.bpf.c. Each must come
 // once, from a chain that was whole and not older than the last one attached
 // before the packet was sent.
-type traffic struct {
+type Traffic struct {
 	t        testing.TB
 	out      net.Conn
 	in       *net.UDPConn
@@ -49,20 +54,20 @@ type traffic struct {
 	sent     uint64
 	received uint64
 	outside  map[uint64]bool // on their way
-	known    map[uint32]generation
+	known    map[uint32]Generation
 	met      map[uint32]int // packets of each known generation
 	faults   int
 }
 
-// newTraffic sends from one namespace to an address in another until the
-// test ends or finish is called.
-func newTraffic(t testing.TB, from, to, server string) *traffic {
+// New opens the sockets to send from one namespace to an address in another.
+// When the test ends at the latest [Traffic.Finish] is called.
+func New(t testing.TB, from, to, server string) *Traffic {
 	t.Helper()
-	f := &traffic{
+	f := &Traffic{
 		t: t, stop: make(chan struct{}), arrivals: make(chan struct{}, 1),
-		outside: map[uint64]bool{}, known: map[uint32]generation{}, met: map[uint32]int{},
+		outside: map[uint64]bool{}, known: map[uint32]Generation{}, met: map[uint32]int{},
 	}
-	at := &net.UDPAddr{IP: net.ParseIP(server), Port: stampedPort}
+	at := &net.UDPAddr{IP: net.ParseIP(server), Port: Port}
 	testenv.In(t, to, func() {
 		var err error
 		if f.in, err = net.ListenUDP("udp4", at); err != nil {
@@ -85,18 +90,18 @@ func newTraffic(t testing.TB, from, to, server string) *traffic {
 			t.Fatal(err)
 		}
 	})
-	t.Cleanup(func() { f.finish() })
+	t.Cleanup(func() { f.Finish() })
 	return f
 }
 
-// start lets packets flow.
-func (f *traffic) start() {
+// Start lets packets flow.
+func (f *Traffic) Start() {
 	f.wg.Go(f.send)
 	f.wg.Go(f.receive)
 }
 
-func (f *traffic) send() {
-	packet := make([]byte, numbered)
+func (f *Traffic) send() {
+	packet := make([]byte, Size)
 	for {
 		select {
 		case <-f.stop:
@@ -129,14 +134,14 @@ func (f *traffic) send() {
 	}
 }
 
-func (f *traffic) receive() {
-	b := make([]byte, numbered+1)
+func (f *Traffic) receive() {
+	b := make([]byte, Size+1)
 	for {
 		n, err := f.in.Read(b)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil || n != numbered {
+		if err != nil || n != Size {
 			f.fault("receive: %d bytes, %v", n, err)
 			continue
 		}
@@ -148,39 +153,40 @@ func (f *traffic) receive() {
 	}
 }
 
-// stampOf reads struct stamp in a payload.
-func stampOf(b []byte) (by generation, odd uint32) {
+// Read reads struct stamp in a payload: what the programs did, and what they
+// found odd.
+func Read(b []byte) (by Generation, odd uint32) {
 	field := func(i int) uint32 { return binary.NativeEndian.Uint32(b[atStamp+4*i:]) }
-	return generation{field(0), field(1), field(3)}, field(2)
+	return Generation{field(0), field(1), field(3)}, field(2)
 }
 
 // look checks one packet.
-func (f *traffic) look(b []byte) {
+func (f *Traffic) look(b []byte) {
 	number, floor := binary.BigEndian.Uint64(b), binary.NativeEndian.Uint32(b[atFloor:])
-	by, odd := stampOf(b)
+	by, odd := Read(b)
 	f.mu.Lock()
 	twice := !f.outside[number]
 	delete(f.outside, number)
 	f.received++
-	want := f.known[by.number]
-	f.met[by.number]++
+	want := f.known[by.Number]
+	f.met[by.Number]++
 	f.mu.Unlock()
 	switch {
 	case twice:
 		f.fault("packet %d comes a second time", number)
-	case by.number == 0:
+	case by.Number == 0:
 		f.fault("packet %d did not reach the last program", number)
 	case odd != 0:
 		f.fault("packet %d met programs of different chains (%d): %+v", number, odd, by)
-	case by.number < floor:
-		f.fault("packet %d met generation %d, sent when %d was attached", number, by.number, floor)
+	case by.Number < floor:
+		f.fault("packet %d met generation %d, sent when %d was attached", number, by.Number, floor)
 	case by != want:
 		f.fault("packet %d met %+v, want %+v", number, by, want)
 	}
 }
 
 // fault reports the first few of what must not be.
-func (f *traffic) fault(format string, args ...any) {
+func (f *Traffic) fault(format string, args ...any) {
 	f.mu.Lock()
 	f.faults++
 	n := f.faults
@@ -190,26 +196,26 @@ func (f *traffic) fault(format string, args ...any) {
 	}
 }
 
-// next tells of a generation that packets may meet from now on.
-func (f *traffic) next(g generation) {
+// Next tells of a generation that packets may meet from now on.
+func (f *Traffic) Next(g Generation) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.known[g.number] = g
+	f.known[g.Number] = g
 	// Packets that are on their way met none older than this.
-	delete(f.known, g.number-window)
-	delete(f.met, g.number-window)
+	delete(f.known, g.Number-window)
+	delete(f.met, g.Number-window)
 }
 
-// attached tells that a generation is attached, and waits for packets that
+// Attached tells that a generation is attached, and waits for packets that
 // met it.
-func (f *traffic) attached(g generation) {
+func (f *Traffic) Attached(g Generation) {
 	f.t.Helper()
-	f.floor.Store(g.number)
-	f.await("packets of a chain that was attached", func() bool { return f.met[g.number] >= 4 })
+	f.floor.Store(g.Number)
+	f.await("packets of a chain that was attached", func() bool { return f.met[g.Number] >= 4 })
 }
 
 // await waits until ok, and gives up when no packet comes any more.
-func (f *traffic) await(what string, ok func() bool) {
+func (f *Traffic) await(what string, ok func() bool) {
 	f.t.Helper()
 	last, quiet := uint64(0), time.Now()
 	for {
@@ -228,8 +234,8 @@ func (f *traffic) await(what string, ok func() bool) {
 	}
 }
 
-// finish ends the flow once every packet came, and gives how many there were.
-func (f *traffic) finish() uint64 {
+// Finish ends the flow once every packet came, and gives how many there were.
+func (f *Traffic) Finish() uint64 {
 	select {
 	case <-f.stop:
 		return f.sent
@@ -245,12 +251,4 @@ func (f *traffic) finish() uint64 {
 	f.out.Close()
 	f.wg.Wait()
 	return f.sent
-}
-
-// road is how packets pass a hook of v0.
-func road(kind l3af.HookKind) (from, to, server string) {
-	if kind == l3af.TCEgress {
-		return "", "far", "10.9.0.2"
-	}
-	return "far", "", "10.9.0.1"
 }
