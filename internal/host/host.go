@@ -62,6 +62,10 @@ type Load struct {
 // well, each by its name, by program.
 type Pins map[string]string
 
+// ErrTaken says that another target has another map pinned where one is to be
+// found as well. It may be about to leave.
+var ErrTaken = errors.New("there is another map")
+
 // Contents is what the document wants in one map.
 type Contents struct {
 	Member   string

@@ -66,7 +66,7 @@ func (k *Kernel) openMaps(load host.Load) (*mapSet, error) {
 		o := openMap{Map: m, want: wanted[m]}
 		if m.ByName && !m.Tied() && !k.apart {
 			for _, p := range outside {
-				if p.Map == m {
+				if p.Map == m && k.findable(p.path) {
 					o.outside = append(o.outside, p.path)
 				}
 			}

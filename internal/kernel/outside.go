@@ -23,6 +23,7 @@ import (
 // say of each target what it has there:
 //
 //	…/outside/pins/HASH   leads to a pin
+//	…/outside/named/HASH  leads to a pin that objects ask for by their map's name
 //	…/outside/dirs/HASH   leads to a directory that we made
 //
 // HASH is that of the path, so that it is quickly known who else has it. A mark
@@ -30,8 +31,9 @@ import (
 // the target's next change finds what is left.
 
 const (
-	pinMarks = "pins"
-	dirMarks = "dirs"
+	pinMarks  = "pins"
+	nameMarks = "named"
+	dirMarks  = "dirs"
 	// freshPin is the name of a pin in outside/ until it takes another's place.
 	freshPin = "new"
 )
@@ -234,16 +236,21 @@ func (k *Kernel) Pin(t host.Target, c *chain.Chain, pins host.Pins) (int, error)
 	if err != nil {
 		return 0, err
 	}
+	var first error
 	for _, p := range list {
 		wanted[p.path] = true
 		n, err := k.mendPin(t, c, p)
 		changed += n
-		if err != nil {
-			return changed, fmt.Errorf("%s: %w", title(p.Map), err)
+		if err != nil && first == nil {
+			first = fmt.Errorf("%s: %w", title(p.Map), err)
 		}
 	}
+	// Also after an error: others may be waiting for what this target leaves.
 	removed, err := k.leaveOutside(t, func(path string) bool { return wanted[path] })
-	return changed + removed, err
+	if first == nil {
+		first = err
+	}
+	return changed + removed, first
 }
 
 // PinAhead pins where pins says, and where nothing is yet, what the target has
@@ -299,15 +306,15 @@ func (k *Kernel) place(t host.Target, m *ebpf.Map, p outsidePin) (bool, error) {
 	have, err := mapID(p.path)
 	switch {
 	case err == nil && have == id:
-		if !k.marked(t, pinMarks, p.path) {
-			err = errors.Join(k.makeDirs(t, filepath.Dir(p.path)), k.mark(t, pinMarks, p.path))
+		if !k.marked(t, pinMarks, p.path) || p.ByName && !k.marked(t, nameMarks, p.path) {
+			err = errors.Join(k.makeDirs(t, filepath.Dir(p.path)), k.markPin(t, p))
 		}
 		return false, err
 	case errors.Is(err, fs.ErrNotExist):
 		if err := k.makeDirs(t, filepath.Dir(p.path)); err != nil {
 			return false, err
 		}
-		if err := k.mark(t, pinMarks, p.path); err != nil {
+		if err := k.markPin(t, p); err != nil {
 			return false, err
 		}
 		if err := alsoPin(m, p.path); err != nil {
@@ -326,11 +333,32 @@ func (k *Kernel) place(t host.Target, m *ebpf.Map, p outsidePin) (bool, error) {
 	case len(others) > 0 && p.section():
 		return false, removePins(k.markPath(t, pinMarks, p.path))
 	case len(others) > 0:
-		return false, fmt.Errorf("pin %s: there is another map, of %s", p.path, others[0])
+		return false, fmt.Errorf("pin %s: %w, of %s", p.path, host.ErrTaken, others[0])
 	case !k.marked(t, pinMarks, p.path):
 		return false, fmt.Errorf("pin %s: map %d is there, which is not of l3afd (remove it if nobody needs it)", p.path, have)
 	}
 	return true, k.replacePin(t, m, p.path)
+}
+
+func (k *Kernel) markPin(t host.Target, p outsidePin) error {
+	if p.ByName {
+		if err := k.mark(t, nameMarks, p.path); err != nil {
+			return err
+		}
+	}
+	return k.mark(t, pinMarks, p.path)
+}
+
+// findable reports whether a map that is pinned outside is there for whoever
+// asks for it by its name: because objects of ours did, or because it is not
+// ours.
+func (k *Kernel) findable(path string) bool {
+	named, err := k.others(host.Target{}, nameMarks, path)
+	if err != nil || len(named) > 0 {
+		return err == nil
+	}
+	ours, err := k.others(host.Target{}, pinMarks, path)
+	return err == nil && len(ours) == 0
 }
 
 // replacePin makes a pin outside be another map's, in one step where the path
@@ -425,6 +453,9 @@ func (k *Kernel) leaveOutside(t host.Target, stays func(path string) bool) (int,
 			}
 			continue
 		}
+		if err := removePins(k.markPath(t, nameMarks, path)); err != nil {
+			return removed, err
+		}
 		if err := k.unmark(t, pinMarks, path); err != nil {
 			return removed, err
 		}
@@ -443,7 +474,7 @@ func (k *Kernel) leaveOutside(t host.Target, stays func(path string) bool) (int,
 			return removed, err
 		}
 	}
-	for _, dir := range []string{pinMarks, dirMarks, ""} {
+	for _, dir := range []string{pinMarks, nameMarks, dirMarks, ""} {
 		_ = os.Remove(filepath.Join(k.outsideDir(t), dir)) // fails when not empty
 	}
 	return removed, nil

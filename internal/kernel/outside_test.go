@@ -201,6 +201,14 @@ func TestOutsideShared(t *testing.T) {
 	// Not pinned by name, of another shape, of nobody.
 	fail(host.Load{Target: other, Chain: gate(t, l3af.XDP, xdpPass), Pins: outside("g0", out)}, "map g0/deny: pin "+out+"/deny: there is another map, of tc-egress/lo")
 	fail(host.Load{Target: other, Chain: named(t, l3af.XDP, "r", 32), Pins: outside("r", out)}, "map r/deny: pin "+out+"/deny: there is another map, of tc-egress/lo")
+	// One that was not pinned by name is nobody else's.
+	plain := filepath.Join(bpffs, "plain")
+	xdp := hook(l3af.XDP, "", "lo")
+	attach(t, k, host.Load{Target: xdp, Chain: gate(t, l3af.XDP, xdpPass), Pins: outside("g0", plain)})
+	fail(host.Load{Target: in, Chain: named(t, l3af.TCIngress, "p", 16), Pins: outside("p", plain)}, "map p/deny: pin "+plain+"/deny: there is another map, of xdp/lo")
+	if err := k.Tidy(xdp, nil); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Mkdir(filepath.Join(bpffs, "theirs"), 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,7 @@ type wanted struct {
 	full    []host.Entry
 	fullBy  string // path of the user; "": none
 	patches map[int]patch
+	present [][]byte // keys that one of them wants to be there
 }
 
 type patch struct {
@@ -111,6 +112,7 @@ func (m *made) join(instances map[string]*instance) (wrong []l3af.Mistake) {
 			w = &wanted{patches: map[int]patch{}}
 			in.wanted[c.Map] = w
 		}
+		w.present = union(w.present, c.Present)
 		if c.Full && !c.Default {
 			if w.fullBy == "" {
 				w.full, w.fullBy = c.Entries, by
@@ -145,7 +147,7 @@ func merge(own []host.Contents, instances map[string]*instance) []host.Contents 
 		if c.Full && c.Default && w.fullBy != "" {
 			c.Entries, c.Default = w.full, false
 		}
-		c.Patches = slices.Clone(c.Patches)
+		c.Present, c.Patches = w.present, slices.Clone(c.Patches)
 		for i, p := range c.Patches {
 			if said, ok := w.patches[p.Offset]; ok {
 				c.Patches[i] = said.Patch
@@ -159,11 +161,6 @@ func merge(own []host.Contents, instances map[string]*instance) []host.Contents 
 		if c.Full && !out[i].Full {
 			out[i].Full, out[i].Entries, out[i].Default = true, c.Entries, c.Default
 		}
-		for _, k := range c.Present {
-			if !slices.ContainsFunc(out[i].Present, func(o []byte) bool { return bytes.Equal(o, k) }) {
-				out[i].Present = append(slices.Clip(out[i].Present), k)
-			}
-		}
 		for _, p := range c.Patches {
 			if !slices.ContainsFunc(out[i].Patches, func(o host.Patch) bool { return o.Offset == p.Offset }) {
 				out[i].Patches = append(out[i].Patches, p)
@@ -171,6 +168,16 @@ func merge(own []host.Contents, instances map[string]*instance) []host.Contents 
 		}
 	}
 	return out
+}
+
+// union adds the keys that are not there to a list of its own.
+func union(keys, more [][]byte) [][]byte {
+	for _, k := range more {
+		if !slices.ContainsFunc(keys, func(o []byte) bool { return bytes.Equal(o, k) }) {
+			keys = append(slices.Clip(keys), k)
+		}
+	}
+	return keys
 }
 
 // sameEntries compares entries in any order.

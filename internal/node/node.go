@@ -49,7 +49,7 @@ type Kernel interface {
 	Read(t host.Target, chain *chain.Chain, keys []host.MapKey) ([][][]byte, error)
 	// Pin makes the maps of the chain that the target runs be pinned where pins says, removes all that the target has
 	// pinned elsewhere outside of its own place, and returns how many pins it made and removed. errors.Is(err, os.ErrNotExist): a map
-	// cannot be found any more, and attaching makes it anew.
+	// cannot be found any more, and attaching makes it anew. [host.ErrTaken]: another target has a place; all else is done.
 	Pin(t host.Target, chain *chain.Chain, pins host.Pins) (int, error)
 	// PinAhead pins where pins says, and where nothing is yet, what the target has already of the maps of a chain that it
 	// is to run.

@@ -5,8 +5,10 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 
 	"l3af"
+	"l3af/internal/chain"
 	"l3af/internal/host"
 )
 
@@ -77,62 +79,150 @@ func (r *round) pinAhead() {
 	}
 }
 
-// agree makes programs agree that share a map because its object pins it by its
-// name and they name one directory: what one wants in it is what all want, and
-// the defaults of a package do not stand against it.
+// leave takes what a target has pinned outside and is to have no more, because
+// others may be waiting for the place.
+func (r *round) leave(w *want) {
+	if _, err := r.n.kernel.Pin(w.target, w.made.light, w.made.pins()); err != nil {
+		r.n.log.Debug("leave pins", "target", w.target.String(), "error", err)
+	}
+}
+
+// again gives those another turn whose pins were in the way of one another:
+// by now those that were to go are gone.
+func (r *round) again() {
+	r.late = true
+	for _, f := range r.waiting {
+		if r.ctx.Err() == nil {
+			f()
+		}
+	}
+}
+
+// agree makes programs agree that share a map because they name one directory
+// and their objects pin it by its name, and those that share it with them in an
+// instance: what one wants in it is what all want, and the defaults of a
+// package do not stand against it.
 func agree(all []*made) {
 	type said struct {
 		entries []host.Entry
-		by      string // path in the document
+		by      string // path in the document; "": nobody says entries
+		present [][]byte
 	}
-	known := map[string]said{}
+	// One map may be known by several names: of them one stands for all.
+	first := map[string]string{}
+	known := map[string]*said{}
+	find := func(name string) string {
+		for first[name] != "" {
+			name = first[name]
+		}
+		return name
+	}
+	each(all, func(_ *made, _ *host.Contents, names []string) {
+		for _, name := range names[1:] {
+			if a, b := find(names[0]), find(name); a != b {
+				first[b] = a
+			}
+		}
+	})
+	each(all, func(m *made, c *host.Contents, names []string) {
+		root := find(names[0])
+		if known[root] == nil {
+			known[root] = &said{}
+		}
+		now := known[root]
+		now.present = union(now.present, c.Present)
+		if !c.Full || c.Default {
+			return
+		}
+		by := m.path
+		if m.chain != nil {
+			by = m.programPath(c.Member)
+		}
+		if now.by == "" {
+			now.entries, now.by = c.Entries, by
+		} else if !sameEntries(now.entries, c.Entries) {
+			m.err = &l3af.InvalidError{Mistakes: []l3af.Mistake{{Path: by + ".maps." + c.Map, Hint: "write the same, or leave it out",
+				Message: fmt.Sprintf("is not what %s wants in the map, which they share (%s)", now.by, names[len(names)-1])}}}
+		}
+	})
+	each(all, func(_ *made, c *host.Contents, names []string) {
+		now := known[find(names[0])]
+		if now == nil {
+			return // its user has a mistake
+		}
+		c.Present = union(c.Present, now.present)
+		if c.Default && now.by != "" {
+			c.Full, c.Entries = false, nil
+		}
+	})
+	for _, m := range all {
+		if wrong := m.crowded(); m.err == nil && len(wrong) > 0 {
+			m.err = &l3af.InvalidError{Mistakes: wrong}
+		}
+	}
+}
+
+// each calls f with the contents of maps that may be shared, and the names that
+// these maps are known by: in their instance, and outside.
+func each(all []*made, f func(m *made, c *host.Contents, names []string)) {
 	for _, m := range all {
 		if m.err != nil {
 			continue
 		}
-		var wrong []l3af.Mistake
-		for _, c := range m.own {
-			path := m.sharedOutside(c)
-			if path == "" || !c.Full || c.Default {
-				continue
+		m.contents = slices.Clone(m.contents)
+		for i := range m.contents {
+			c := &m.contents[i]
+			var names []string
+			if c.Instance != "" {
+				names = append(names, c.Instance+"\x00"+c.Map)
 			}
-			by := m.path
-			if m.chain != nil {
-				by = m.programPath(c.Member)
-			}
-			if first, ok := known[path]; !ok {
-				known[path] = said{c.Entries, by}
-			} else if !sameEntries(first.entries, c.Entries) {
-				wrong = append(wrong, l3af.Mistake{Path: by + ".maps." + c.Map, Hint: "write the same, or leave it out",
-					Message: fmt.Sprintf("is not what %s wants in the map, which they share (%s)", first.by, path)})
-			}
-		}
-		if len(wrong) > 0 {
-			m.err = &l3af.InvalidError{Mistakes: wrong}
-		}
-	}
-	for _, m := range all {
-		for i, c := range m.contents {
-			path := m.sharedOutside(c)
-			if _, ok := known[path]; ok && path != "" && c.Default {
-				m.contents = slices.Clone(m.contents)
-				m.contents[i].Full, m.contents[i].Entries = false, nil
+			names = append(names, m.sharedOutside(c)...)
+			if len(names) > 0 {
+				f(m, c, names)
 			}
 		}
 	}
 }
 
-// sharedOutside is where the map of contents is found that the object pins by
-// its name; "" for others.
-func (m *made) sharedOutside(c host.Contents) string {
-	dir := m.pins()[c.Member]
-	if dir == "" {
-		return ""
+// crowded finds the programs of a chain that want different maps at one path.
+func (m *made) crowded() (wrong []l3af.Mistake) {
+	if m.chain == nil {
+		return nil
 	}
+	taken := map[string]*chain.Map{}
+	pins := m.pins()
 	for i := range m.light.Maps {
-		if of := &m.light.Maps[i]; slices.Contains(of.Users, c.Member) && of.Name == c.Map && of.ByName {
-			return dir + "/" + c.Map
+		of := &m.light.Maps[i]
+		for _, user := range of.Users {
+			at := pins[user] + "/" + of.Name
+			if pins[user] == "" || strings.HasPrefix(of.Name, ".") {
+				continue
+			}
+			if first := taken[at]; first == nil {
+				taken[at] = of
+			} else if first != of {
+				wrong = append(wrong, l3af.Mistake{Path: m.programPath(user) + ".pinPath", Hint: "give it a directory of its own",
+					Message: fmt.Sprintf("the map %s of %s is pinned there as well", of.Name, m.programPath(first.Member))})
+			}
 		}
 	}
-	return ""
+	return wrong
+}
+
+// sharedOutside is where the map of contents is found outside by those whose
+// objects ask for it by its name.
+func (m *made) sharedOutside(c *host.Contents) (paths []string) {
+	pins := m.pins()
+	for i := range m.light.Maps {
+		of := &m.light.Maps[i]
+		if of.Name != c.Map || !of.ByName || of.Instance != c.Instance || of.Instance == "" && of.Member != c.Member {
+			continue
+		}
+		for _, user := range of.Users {
+			if dir := pins[user]; dir != "" {
+				paths = append(paths, dir+"/"+c.Map)
+			}
+		}
+	}
+	return paths
 }

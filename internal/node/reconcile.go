@@ -49,6 +49,8 @@ type round struct {
 	steps      []l3af.Step
 	broken     map[host.Target]bool // failed in this round
 	settling   []*want              // see settle
+	waiting    []func()             // see again
+	late       bool                 // they have their turn
 	troubles   []l3af.Step          // what went wrong and is no target's state
 }
 
@@ -115,6 +117,7 @@ func (r *round) run() {
 			r.keep(w)
 		}
 	}
+	r.again()
 	r.fold()
 	r.leaveAgents()
 	if err := n.totals.retainOnly(live); err != nil {
@@ -150,6 +153,11 @@ func (r *round) attach(s *step) {
 	}
 	delete(n.refused, s.target)
 	result, err := r.switchOver(s)
+	if errors.Is(err, host.ErrTaken) && !r.late {
+		r.waiting = append(r.waiting, func() { r.attach(&step{verb: s.verb, target: s.target, from: s.from, want: w}) })
+		r.leave(w)
+		return
+	}
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w", s.verb, s.target, err)
 	}
@@ -220,6 +228,10 @@ func (r *round) keep(w *want) {
 	}
 	if err != nil && r.vanished(w.target) {
 		n.clear(w.target)
+		return
+	}
+	if errors.Is(err, host.ErrTaken) && !r.late {
+		r.waiting = append(r.waiting, func() { r.keep(w) })
 		return
 	}
 	if errors.Is(err, fs.ErrNotExist) {

@@ -194,3 +194,47 @@ func TestPinRemovedOutside(t *testing.T) {
 		t.Errorf("%+v, %q", a, r.k.Outside())
 	}
 }
+
+// Programs that change places outside, or take those of others that leave, do
+// so in one apply, whatever their order in the document.
+func TestPinPathsChangeHands(t *testing.T) {
+	r := newRig(t)
+	defer func() { r.n.Close() }()
+	state := func(in, out string, tail bool) *l3af.State {
+		chainOf := func(kind l3af.HookKind, name, at string) l3af.Chain {
+			p := l3af.Program{Name: name, Package: testObject(t, "tiny.bpf.o"), Entry: "tiny_tc", Settings: l3af.Settings{PinPath: at}}
+			c := l3af.Chain{Interface: "v0", Hook: kind, Programs: []l3af.Program{p}}
+			if tail { // another chain
+				c.Programs = append(c.Programs, l3af.Program{Name: "z", Package: testObject(t, "other.bpf.o"), Entry: "other_tc"})
+			}
+			if at == "" {
+				c.Programs[0].Disabled = true
+			}
+			return c
+		}
+		return &l3af.State{APIVersion: l3af.APIVersion, Chains: []l3af.Chain{chainOf(l3af.TCIngress, "i", in), chainOf(l3af.TCEgress, "e", out)}}
+	}
+	const a, b = "/sys/fs/bpf/a", "/sys/fs/bpf/b"
+	for i, s := range []*l3af.State{state(a, b, false), state(b, a, false), state(a, b, true), state(b, "", true), state("", b, true), state("", a, true),
+		state(a, "", true), state(b, a, false)} {
+		applied := r.apply(s)
+		for _, step := range applied.Steps {
+			if step.Error != "" {
+				t.Errorf("%d: %+v", i, step)
+			}
+		}
+		var want []string
+		for _, c := range s.Chains {
+			if at := c.Programs[0].PinPath; at != "" {
+				want = append(want, at+"/_data", at+"/table")
+			}
+		}
+		slices.Sort(want)
+		if got := r.k.Outside(); !slices.Equal(got, want) {
+			t.Errorf("%d: pinned are %q, want %q", i, got, want)
+		}
+		if steps := r.reconcile(); len(steps) > 0 {
+			t.Errorf("%d: not at rest: %+v", i, steps)
+		}
+	}
+}

@@ -56,7 +56,8 @@ type target struct {
 	uses     map[string]bool // names of shared maps
 	// aside are the maps that start anew when the chain aside.id runs.
 	aside map[string]map[string]*table
-	// outside are the paths where the target has maps pinned as well.
+	// outside are the paths where the target has maps pinned as well, and
+	// whether objects ask for them by their names.
 	outside map[string]bool
 }
 

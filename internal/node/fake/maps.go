@@ -51,7 +51,7 @@ func (k *Kernel) pinMap(load host.Load, m chain.Map) error {
 	if old == nil && m.ByName {
 		for _, path := range outsidePaths(m, load.Pins) {
 			k.mu.Lock()
-			if found := k.outside[path]; found != nil && found.shape == shape {
+			if found := k.outside[path]; found != nil && found.shape == shape && k.findable(path) {
 				fresh = found
 			}
 			k.mu.Unlock()

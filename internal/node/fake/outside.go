@@ -47,7 +47,9 @@ func (k *Kernel) pinOutside(t host.Target, c *chain.Chain, pins host.Pins) (made
 			if own == nil {
 				own = k.place(t, name)[name]
 			}
-			there, mine, others := k.outside[path], s.outside[path], k.outsideUsers(path, t)
+			there, others := k.outside[path], k.outsideUsers(path, t)
+			named, mine := s.outside[path]
+			mine = mine && named == m.ByName
 			k.gone(t)
 			k.mu.Unlock()
 			switch {
@@ -61,10 +63,10 @@ func (k *Kernel) pinOutside(t host.Target, c *chain.Chain, pins host.Pins) (made
 				}
 				continue
 			case there != nil && there != own && others:
-				return made, fmt.Errorf("pin %s: there is another map", path)
+				return made, fmt.Errorf("pin %s: %w", path, host.ErrTaken)
 			}
 			if !mine {
-				k.change("mark pin "+path, func() { k.target(t).outside[path] = true })
+				k.change("mark pin "+path, func() { k.target(t).outside[path] = m.ByName })
 			}
 			if there != own {
 				k.change("pin "+path, func() { k.outside[path] = own })
@@ -88,7 +90,7 @@ func (k *Kernel) PinAhead(t host.Target, c *chain.Chain, pins host.Pins) error {
 			k.gone(t)
 			k.mu.Unlock()
 			if own != nil && there == nil {
-				k.change("mark pin "+path, func() { k.target(t).outside[path] = true })
+				k.change("mark pin "+path, func() { k.target(t).outside[path] = m.ByName })
 				k.change("pin "+path, func() { k.outside[path] = own })
 			}
 		}
@@ -99,11 +101,22 @@ func (k *Kernel) PinAhead(t host.Target, c *chain.Chain, pins host.Pins) error {
 // outsideUsers reports whether another target has a path. k.mu is held.
 func (k *Kernel) outsideUsers(path string, but host.Target) bool {
 	for t, s := range k.targets {
-		if t != but && s.outside[path] {
+		if _, ok := s.outside[path]; ok && t != but {
 			return true
 		}
 	}
 	return false
+}
+
+// findable reports whether a map outside is there for objects that ask for it
+// by its name. k.mu is held.
+func (k *Kernel) findable(path string) bool {
+	for _, s := range k.targets {
+		if s.outside[path] {
+			return true
+		}
+	}
+	return !k.outsideUsers(path, host.Target{})
 }
 
 // leaveOutside removes the pins of a target outside that are not wanted.
@@ -138,17 +151,14 @@ func (k *Kernel) Pin(t host.Target, c *chain.Chain, pins host.Pins) (int, error)
 	if err := k.before("Pin", t); err != nil {
 		return 0, err
 	}
-	made, err := k.pinOutside(t, c, pins)
-	if err != nil {
-		return made, err
-	}
+	made, first := k.pinOutside(t, c, pins)
 	wanted := map[string]bool{}
 	for _, m := range c.Maps {
 		for _, path := range outsidePaths(m, pins) {
 			wanted[path] = true
 		}
 	}
-	return made + k.leaveOutside(t, wanted), nil
+	return made + k.leaveOutside(t, wanted), first
 }
 
 // Outside lists the paths outside where maps are pinned, sorted.
