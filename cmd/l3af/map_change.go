@@ -172,7 +172,7 @@ func (c *call) mapCreate() error {
 		return fmt.Errorf("create map %s: %w", spec.Name, err)
 	}
 	defer m.Close()
-	return c.pinMap(m, path)
+	return c.pinned(path, m)
 }
 
 func (c *call) mapType() (uint32, error) {
@@ -203,14 +203,7 @@ func (c *call) mapPin() error {
 	if err := c.end(); err != nil {
 		return err
 	}
-	return c.pinMap(maps[0], path)
-}
-
-func (c *call) pinMap(m *ebpf.Map, path string) error {
-	if err := m.Pin(path); err != nil {
-		return &hinted{fmt.Errorf("pin map: %w", err), "the file must be new and in a folder of bpffs, such as /sys/fs/bpf"}
-	}
-	return c.done()
+	return c.pinned(path, maps[0])
 }
 
 func (c *call) mapFreeze() error {

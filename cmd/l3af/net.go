@@ -9,6 +9,6 @@ func netObject() object {
 		long: `Programs at XDP, TC, netkit, netfilter, and in network namespaces as a whole:
 anyone's, ours or not, as bpftool has them: the same words, options and JSON. The
 daemon is not needed.`,
-		verbs: slices.Concat(netShowVerbs()),
+		verbs: slices.Concat(netShowVerbs(), netAttachVerbs()),
 	}
 }

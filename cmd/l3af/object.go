@@ -71,6 +71,7 @@ func (o *objectOptions) register(f *pflag.FlagSet) {
 // objects are those of bpftool, in the order in which abbreviations are tried.
 func objects() []object {
 	return []object{
+		batchObject(),
 		progObject(),
 		mapObject(),
 		linkObject(),

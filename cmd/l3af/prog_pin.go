@@ -61,20 +61,25 @@ func (c *call) progPin() error {
 	if err := c.end(); err != nil {
 		return err
 	}
-	if err := c.pin(path, p); err != nil {
+	return c.pinned(path, p)
+}
+
+// pinned is what verbs end with that only pin an object.
+func (c *call) pinned(path string, object interface{ Pin(string) error }) error {
+	if err := c.pin(path, object); err != nil {
 		return err
 	}
 	return c.done()
 }
 
-// pin pins an object at a new file. bpffs is mounted where it is missing,
+// pin pins an object at a new file. bpffs is mounted on an empty folder,
 // unless --nomount is given.
 func (c *call) pin(path string, object interface{ Pin(string) error }) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return err
 	}
-	if !c.opts.nomount {
+	if in, err := os.ReadDir(filepath.Dir(path)); !c.opts.nomount && (err != nil || len(in) == 0) {
 		dir, err := kernel.MountBpffs(filepath.Dir(path), slog.New(slog.DiscardHandler))
 		if err != nil {
 			return fmt.Errorf("pin: %w", err)
@@ -88,7 +93,7 @@ func (c *call) pin(path string, object interface{ Pin(string) error }) error {
 	case errors.Is(err, unix.EPERM) && strings.Contains(filepath.Base(path), "."):
 		return fmt.Errorf("pin at %s: %w (bpffs takes no names with dots)", path, os.ErrPermission)
 	case err != nil:
-		return fmt.Errorf("pin at %s: %w", path, err)
+		return &hinted{fmt.Errorf("pin at %s: %w", path, err), "the file must be new and in a folder of bpffs, such as /sys/fs/bpf"}
 	}
 	return nil
 }
