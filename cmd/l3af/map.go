@@ -8,6 +8,6 @@ func mapObject() object {
 		short: "See and handle the maps of the kernel",
 		long: `Maps of anyone, ours or not, as bpftool has them: the same words, options and
 JSON. The daemon is not needed.`,
-		verbs: slices.Concat(mapShowVerbs, mapReadVerbs(), mapChangeVerbs),
+		verbs: slices.Concat(mapShowVerbs, mapReadVerbs(), mapChangeVerbs, mapEventVerbs()),
 	}
 }

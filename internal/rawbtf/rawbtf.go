@@ -441,3 +441,21 @@ func (s *Spec) Sizeof(id ID) (size uint64, ok bool) {
 	}
 	return 0, false
 }
+
+// Find is the struct, union, enum or typedef of a name; the first where there
+// are several.
+func (s *Spec) Find(name string) (ID, bool) {
+	for id := s.first; id < s.End(); id++ {
+		t := s.Type(id)
+		switch t.Kind {
+		case Struct, Union, Enum, Enum64, Typedef:
+			if t.Name == name {
+				return id, true
+			}
+		}
+	}
+	if s.base != nil {
+		return s.base.Find(name)
+	}
+	return 0, false
+}
