@@ -180,6 +180,8 @@ func (s *Supervisor) State(spec *Spec) (State, error) {
 		return Idle, nil
 	case u.failed != nil:
 		return Failed, u.failed
+	case u.again:
+		return Starting, nil
 	case u.shown.id == spec.id() && u.shown.updated == spec.updated():
 		return Up, nil
 	}
@@ -208,13 +210,25 @@ func (s *Supervisor) Want(spec *Spec) {
 	u.poke()
 }
 
+// Again starts an agent anew that is as it is wanted: what it did, or holds
+// open, is not there any more.
+func (s *Supervisor) Again(spec *Spec) {
+	s.Want(spec)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if u := s.units[spec.Key]; u != nil && !s.closed {
+		u.want, u.again = spec, true
+		u.poke()
+	}
+}
+
 // Keep ends, in the background, the agents whose key is not to be kept.
 func (s *Supervisor) Keep(keep func(key string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, u := range s.units {
 		if u.want != nil && !keep(key) {
-			u.want, u.failed = nil, nil
+			u.want, u.failed, u.again = nil, nil, false
 			u.shown.status.State = "stopping"
 			u.poke()
 		}

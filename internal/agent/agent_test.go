@@ -362,15 +362,25 @@ func TestDaemon(t *testing.T) {
 	kill(third)
 	r.eventually("started again", func() bool { return pid() != third && alive(pid()) })
 
-	// Another one in its place fails: the old one comes back.
+	// What it holds open is another one by now.
 	fourth := pid()
+	r.s.Again(r.spec(p, agent))
+	if err := r.want(r.spec(p, agent)); err != nil || pid() == fourth || alive(fourth) {
+		t.Errorf("again: %v, pid %s, was %s", err, pid(), fourth)
+	}
+	if got := r.said("stops"); got != "stop" {
+		t.Errorf("stops: %q", got)
+	}
+
+	// Another one in its place fails: the old one comes back.
+	fourth = pid()
 	worse := agent
 	worse.Start = []string{"none"}
 	if err := r.want(r.spec(p, worse)); err == nil {
 		t.Error("no error")
 	}
 	r.eventually("back", func() bool { return pid() != fourth && alive(pid()) && !alive(fourth) })
-	if got := r.said("stops"); got != "stop" {
+	if got := r.said("stops"); got != "stop\nstop" {
 		t.Errorf("stops: %q", got)
 	}
 	// One that does not heed SIGTERM.

@@ -30,6 +30,7 @@ type unit struct {
 	want   *Spec // nil: it is to end
 	cancel context.CancelFunc
 	failed error // why want could not be had
+	again  bool  // want is to be started anew
 	shown  shown
 
 	// The goroutine's.
@@ -64,7 +65,7 @@ func (u *unit) poke() {
 func (u *unit) run() {
 	for {
 		u.s.mu.Lock()
-		want, failed, closed := u.want, u.failed, u.s.closed
+		want, failed, closed, again := u.want, u.failed, u.s.closed, u.again
 		ctx, cancel := context.WithCancel(context.Background())
 		u.cancel = cancel
 		u.s.mu.Unlock()
@@ -81,7 +82,8 @@ func (u *unit) run() {
 			}
 		case failed != nil:
 			u.rest()
-		case u.rec.ID != want.id():
+		case u.rec.ID != want.id(), again:
+			u.taken()
 			u.ended(want, u.bring(ctx, want))
 		case u.rec.Updated != want.updated():
 			u.ended(want, u.update(ctx, want))
@@ -91,6 +93,14 @@ func (u *unit) run() {
 		}
 		cancel()
 	}
+}
+
+// taken says that want is being started.
+func (u *unit) taken() {
+	u.s.mu.Lock()
+	defer u.s.mu.Unlock()
+	u.again = false
+	u.shown.id = ""
 }
 
 // gone ends the unit unless it is wanted again.
@@ -128,6 +138,9 @@ func (u *unit) bring(ctx context.Context, want *Spec) error {
 	before := u.rec
 	if before.ID != "" {
 		u.stop() // of two at a time each would be in the other's way
+	}
+	if before.ID == want.id() {
+		before = record{} // nothing to come back
 	}
 	u.s.opts.point("stopped")
 	u.rec = record{Key: u.key, Boot: u.s.boot, Agent: want.Agent, Digest: want.Digest, ID: want.id()}
@@ -167,7 +180,7 @@ func (u *unit) back(before record, failed string) error {
 	u.rec.PID, u.rec.Start = 0, 0
 	err := errors.Join(os.RemoveAll(failed), u.rec.write(u.dir))
 	if before.Agent.Daemon {
-		u.again(0)
+		u.restart(0)
 	}
 	return err
 }
@@ -464,11 +477,11 @@ func (u *unit) over(why string) {
 	u.kill()
 	u.cause = why
 	u.warn(fmt.Sprintf("ended: %s; started again in %v", why, u.pause))
-	u.again(u.pause)
+	u.restart(u.pause)
 }
 
-// again starts what is on record once more, unless something else is to be done.
-func (u *unit) again(pause time.Duration) {
+// restart starts what is on record once more, unless something else is to be done.
+func (u *unit) restart(pause time.Duration) {
 	u.busy = "restarting"
 	u.show()
 	defer func() { u.busy = "" }()

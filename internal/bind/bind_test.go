@@ -198,6 +198,56 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// What agents run is in the package.
+func TestAgent(t *testing.T) {
+	dir := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"run": 0o755, "sub/conf": 0o644, "all.bpf.o": 0o755} {
+		text, err := os.ReadFile("testdata/all.bpf.o")
+		path := filepath.Join(dir, name)
+		if err := errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, text, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func(files string) *artifact.Package {
+		t.Helper()
+		text := "apiVersion: l3af/v1\nname: p\nprograms: [{entry: all, object: all.bpf.o, hook: xdp}]\nfiles: " + files
+		if err := os.WriteFile(filepath.Join(dir, "package.yaml"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		p, err := artifact.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	with, without := open("[run, sub/conf]"), open("[]")
+	for _, r := range []struct {
+		pkg         *artifact.Package
+		agent, want string
+	}{
+		{with, `{"start": ["run"], "stop": ["run", "x"], "files": {"sub/conf": "mine", "sub/more": "x"}}`, ""},
+		{with, `{"start": ["rum"]}`, `.agent.start[0]: package p has no file "rum" that can be run (did you mean "run"?)`},
+		{with, `{"status": ["sub/conf"]}`, `.agent.status[0]: "sub/conf" of package p is not executable (chmod +x before it is packed)`},
+		{with, `{"update": ["all.bpf.o"]}`, `.agent.update[0]: "all.bpf.o" of package p is not executable (chmod +x before it is packed)`},
+		{without, `{"stop": ["run"]}`, `.agent.stop[0]: package p has no file "run" (its package.yaml must list it in files)`},
+		{with, `{"files": {"sub": "x"}}`, `.agent.files["sub"]: sub is a file, and cannot be a directory as well`},
+		{with, `{"files": {"run/x": "x"}}`, `.agent.files["run/x"]: run is a file, and cannot be a directory as well`},
+		{without, `{"files": {"a": "x", "a/b": "x"}}`, `.agent.files["a"]: a is a file, and cannot be a directory as well` + "\n" +
+			at + `.agent.files["a/b"]: a is a file, and cannot be a directory as well`},
+	} {
+		p := l3af.Program{Name: "one"}
+		decode(t, `{"agent": `+r.agent+`}`, &p)
+		_, mistakes := Program(r.pkg, l3af.XDP, p, at)
+		want := r.want
+		if want != "" {
+			want = at + want
+		}
+		if got := lines(mistakes); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", r.agent, got, want)
+		}
+	}
+}
+
 func TestProbe(t *testing.T) {
 	all, probe, pack := bare(t, "all.bpf.o"), bare(t, "probe.bpf.o"), listed(t, manifest)
 	twice := listed(t, `{"apiVersion": "l3af/v1", "name": "twice", "programs": [

@@ -122,6 +122,18 @@ func (r *round) agentsFirst(s *step) bool {
 	return false
 }
 
+// agentsAgain starts agents anew whose program has other maps by now.
+func (r *round) agentsAgain(w *want) {
+	if r.broken[w.target] || len(w.made.agents) == 0 {
+		return
+	}
+	specs := r.specs(w)
+	for _, spec := range specs {
+		r.n.agents.Again(spec)
+	}
+	r.n.pending[w.target] = specs
+}
+
 // leaveAgents ends the agents of programs that left. Where what is wanted does
 // not run yet, those of what runs go on.
 func (r *round) leaveAgents() {

@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -224,6 +225,18 @@ func TestRealAgentFindsMaps(t *testing.T) {
 		t.Fatalf("%+v, %v", a, err)
 	}
 	if found, err := os.ReadFile(out); err != nil || string(found) != "_data\ntable\n" {
+		t.Errorf("found %q, %v", found, err)
+	}
+	// Another map in the place of one that somebody removed: the agent sees that, too.
+	for _, path := range m.left() {
+		if strings.HasSuffix(path, "/maps/p/table") {
+			if err := errors.Join(os.Remove(path), os.Remove(out)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	node.Reconcile(n)
+	if found, err := os.ReadFile(out); err != nil || string(found) != "_data\n_rodata\ntable\n" {
 		t.Errorf("found %q, %v", found, err)
 	}
 	// A failure leaves what runs, and what was made for it goes with the next change.

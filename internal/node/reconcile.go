@@ -237,6 +237,7 @@ func (r *round) keep(w *want) {
 	if errors.Is(err, fs.ErrNotExist) {
 		// Somebody removed the pin of a map: a new one takes its place.
 		r.attach(&step{verb: verbReplace, target: w.target, from: w.made.id, want: w})
+		r.agentsAgain(w)
 		return
 	}
 	if changed > 0 || err != nil {
