@@ -24,6 +24,7 @@ func FuzzRequest(f *testing.F) {
 	f.Add("GET", "/v1/chains/%2Fx%00:v0/xdp", "", "")
 	f.Add("GET", "/v1/revisions/01", "", "")
 	f.Add("POST", "/v1/chains/v0/xdp/run", "", `{"packets":["AAEC"],"state":{"apiVersion":"l3af/v1"},"live_maps":true}`)
+	f.Add("POST", "/v1/chains/v0/xdp/run", "", "{\"live_maps\":true}\n\"AAEC\"\n\"Aw==\"\n")
 	f.Add("GET", "/v1/chains/v0/xdp/explain", "", "")
 	f.Add("GET", "/v1/chains/v0/xdp/dump?jited=true", "", "")
 	f.Add("OPTIONS", "/v1/../metrics", "", "")
@@ -37,6 +38,9 @@ func FuzzRequest(f *testing.F) {
 			return
 		}
 		r.Header.Set("If-Match", ifMatch)
+		if strings.Contains(body, "\n\"") {
+			r.Header.Set("Content-Type", streamType)
+		}
 		r = r.WithContext(context.WithValue(context.Background(), peerKey{}, &peer{local: true}))
 		w := httptest.NewRecorder()
 		New(&apitest.Node{Report: report}, Options{}).ServeHTTP(w, r)

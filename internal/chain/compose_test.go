@@ -143,8 +143,8 @@ func TestRefused(t *testing.T) {
 		"proceeds twice on tx":                             {l3af.XDP, []Member{{Name: "x", Spec: xdp, Entry: "bybyte", Proceed: []l3af.Verdict{"tx", "tx"}}}},
 		"counters of 683 programs take 32784 bytes":        {l3af.XDP, crowd},
 		"bound to one device":                              {l3af.XDP, changed(func(p *ebpf.ProgramSpec) { p.Ifindex = 1 })},
-		"bpf_xdp_metadata_rx_hash), which the kernel allows only programs that are bound to one device": {l3af.XDP, code(
-			asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall, Constant: -1}.WithReference("bpf_xdp_metadata_rx_hash"), asm.Return())},
+		"cannot compose x: timestamp asks the device about the packet (bpf_xdp_metadata_rx_timestamp), which the kernel allows only programs that are bound to one device": {
+			l3af.XDP, []Member{pass, {Name: "x", Spec: object(t, "device"), Entry: "timestamp"}}},
 		"program flags 0x10":                        {l3af.XDP, changed(func(p *ebpf.ProgramSpec) { p.Flags = 1 << 4 })},
 		"has no instructions":                       {l3af.XDP, code()},
 		"writes the frame pointer":                  {l3af.XDP, code(asm.Add.Imm(asm.R10, 8), asm.Return())},
