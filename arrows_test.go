@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"l3af/internal/value", "l3af/internal/chain", "l3af/internal/artifact", "l3af/internal/feature", "l3af/internal/disasm", "l3af/internal/rawbtf", "l3af/internal/events"},
 	{"l3af/internal/host", "l3af/internal/btftext"},
 	{"l3af/internal/bind", "l3af/internal/entries", "l3af/internal/agent"},
-	{"l3af/internal/node", "l3af/internal/kernel", "l3af/internal/inspect", "l3af/internal/loader", "l3af/internal/configs"},
+	{"l3af/internal/node", "l3af/internal/kernel", "l3af/internal/inspect", "l3af/internal/top", "l3af/internal/loader", "l3af/internal/configs"},
 	{"l3af/internal/api", "l3af/internal/doctor"},
 	{"l3af/internal/daemon"},
 	{"l3af/internal/bench", "l3af/internal/demo"},

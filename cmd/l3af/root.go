@@ -148,7 +148,7 @@ Try "l3af demo" first: it needs root and nothing else.`,
 	}
 	commands := []*cobra.Command{
 		newApply(a), newDiff(a), newGet(a), newStatus(a), newChain(a), newHistory(a), newRollback(a), newEvents(a),
-		newDoctor(a), newDemo(a), newBench(a), newVersion(a),
+		newDoctor(a), newTop(a), newDemo(a), newBench(a), newVersion(a),
 	}
 	for _, o := range objects() {
 		commands = append(commands, newObject(a, o))

@@ -89,45 +89,65 @@ func readCounts(path string) (host.Counts, error) {
 		return host.Counts{}, err
 	}
 	defer m.Close()
-	if m.Type() != ebpf.PerCPUArray || m.MaxEntries() != 1 {
-		return host.Counts{}, fmt.Errorf("%s holds no counters", path)
-	}
 	info, err := m.Info()
 	if err != nil {
 		return host.Counts{}, err
 	}
 	id, _ := info.ID()
-	handle, err := m.Handle()
+	c, err := OpenCounters(m)
 	if err != nil {
-		return host.Counts{}, fmt.Errorf("describe counters: %w", err)
+		return host.Counts{}, fmt.Errorf("%s: %w", path, err)
 	}
-	defer handle.Close()
-	spec, err := handle.Spec(nil)
-	if err != nil {
-		return host.Counts{}, fmt.Errorf("describe counters: %w", err)
-	}
-	var layout *btf.Struct
-	if err := spec.TypeByName(chain.CountersType, &layout); err != nil {
-		return host.Counts{}, fmt.Errorf("describe counters: %w", err)
-	}
-	all, err := m.LookupBytes(uint32(0))
-	if err != nil {
-		return host.Counts{}, err
-	}
-	cpus, err := ebpf.PossibleCPU()
-	if err != nil {
-		return host.Counts{}, err
-	}
-	perCPU := make([][]byte, cpus)
-	for i := range perCPU {
-		stride := len(all) / cpus
-		perCPU[i] = all[i*stride:][:m.ValueSize()]
-	}
-	programs, err := chain.ReadCounts(layout, perCPU)
+	programs, err := c.Read()
 	if err != nil {
 		return host.Counts{}, err
 	}
 	return host.Counts{MapID: uint32(id), Programs: programs}, nil
+}
+
+// Counters are the counters of a chain, whose map must stay open.
+type Counters struct {
+	m      *ebpf.Map
+	layout *btf.Struct
+}
+
+// OpenCounters finds out what a map of counters counts.
+func OpenCounters(m *ebpf.Map) (*Counters, error) {
+	if m.Type() != ebpf.PerCPUArray || m.MaxEntries() != 1 {
+		return nil, errors.New("holds no counters")
+	}
+	handle, err := m.Handle()
+	if err != nil {
+		return nil, fmt.Errorf("describe counters: %w", err)
+	}
+	defer handle.Close()
+	spec, err := handle.Spec(nil)
+	if err != nil {
+		return nil, fmt.Errorf("describe counters: %w", err)
+	}
+	c := &Counters{m: m}
+	if err := spec.TypeByName(chain.CountersType, &c.layout); err != nil {
+		return nil, fmt.Errorf("describe counters: %w", err)
+	}
+	return c, nil
+}
+
+// Read reads them, the sum over all CPUs.
+func (c *Counters) Read() ([]chain.Count, error) {
+	all, err := c.m.LookupBytes(uint32(0))
+	if err != nil {
+		return nil, err
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, err
+	}
+	perCPU := make([][]byte, cpus)
+	for i := range perCPU {
+		stride := len(all) / cpus
+		perCPU[i] = all[i*stride:][:c.m.ValueSize()]
+	}
+	return chain.ReadCounts(c.layout, perCPU)
 }
 
 // DropCounts removes the counters of one replaced chain. Nothing there is no
