@@ -11,9 +11,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const codename = "test"
@@ -21,12 +23,13 @@ const codename = "test"
 // repo is a repository of packages as L3AF lays it out.
 type repo struct {
 	testing.TB
-	dir string
+	root string
 }
 
 func newRepo(t testing.TB) *repo { return &repo{t, t.TempDir()} }
 
-func (r *repo) url() string { return "file://" + r.dir }
+func (r *repo) dir() string { return r.root }
+func (r *repo) url() string { return "file://" + r.root }
 
 // pack makes the package NAME/VERSION of an archive file: objects of testdata,
 // and files with their text, which may be run if they begin with #!.
@@ -64,7 +67,7 @@ func (r *repo) pack(name, version, file string, objects []string, files map[stri
 	if err := z.Close(); err != nil {
 		r.Fatal(err)
 	}
-	dir := filepath.Join(r.dir, name, version, codename)
+	dir := filepath.Join(r.root, name, version, codename)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		r.Fatal(err)
 	}
@@ -78,18 +81,28 @@ func (r *repo) pack(name, version, file string, objects []string, files map[stri
 type upstream struct {
 	*node
 	*repo
-	http *http.Client
+	http   *http.Client
+	origin string
 }
 
 func newUpstream(t testing.TB, more ...string) *upstream {
 	t.Helper()
-	u := &upstream{node: newNode(t), repo: newRepo(t)}
+	u := &upstream{node: newNode(t), repo: newRepo(t), origin: "http://l3afd"}
 	u.node.netns = "rx"
 	u.more = append([]string{"-host-name", "host", "-package-repo", u.url(), "-package-codename", codename, "-pin-base", u.base()}, more...)
-	u.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	u.http = &http.Client{Timeout: 60 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", u.Socket)
 	}}}
 	return u
+}
+
+// dir is the repository's.
+func (u *upstream) dir() string { return u.repo.dir() }
+
+// daemon runs l3afd for what it prints.
+func (u *upstream) daemon(args ...string) (string, error) {
+	out, err := exec.Command(executable(u.node.TB, "l3afd"), args...).Output()
+	return string(out), err
 }
 
 // base is the bpffs below which agents look for maps.
@@ -100,7 +113,7 @@ func (u *upstream) Helper() { u.node.Helper() }
 // call sends a request of L3AF's API.
 func (u *upstream) call(method, path, body string) (status int, answer string) {
 	u.Helper()
-	req, err := http.NewRequest(method, "http://l3afd"+path, strings.NewReader(body))
+	req, err := http.NewRequest(method, u.origin+path, strings.NewReader(body))
 	if err != nil {
 		u.node.Fatal(err)
 	}
