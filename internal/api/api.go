@@ -19,6 +19,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -79,6 +80,7 @@ type Server struct {
 	metrics   http.Handler
 	mux       *http.ServeMux
 	keepAlive time.Duration // between comments of an event stream
+	leaving   sync.WaitGroup
 
 	configs    *configs.Host
 	meters     *configsMetrics

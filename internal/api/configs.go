@@ -347,7 +347,7 @@ func (s *Server) configsRestart(w http.ResponseWriter, r *http.Request) error {
 	}
 	s.restarting.Store(true)
 	defer s.restarting.Store(false)
-	if err := s.restart(r.Context(), want.Version); err != nil {
+	if err := aside(r.Context(), func() error { return s.restart(r.Context(), want.Version) }); err != nil {
 		return configsProblem(err)
 	}
 	return s.write(w, http.StatusOK, "application/json", nil)

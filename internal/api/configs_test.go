@@ -1,10 +1,12 @@
 package api
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -179,6 +181,57 @@ func TestConfigsRestart(t *testing.T) {
 	}
 	if resp, _ := do(t, c, "POST", "/l3af/configs/v1/add", strings.NewReader(payload("eth0", "a", 1))); resp.StatusCode != 200 {
 		t.Errorf("afterwards: %d", resp.StatusCode)
+	}
+}
+
+// Who asks for a restart is answered, though the server ends for it: that waits
+// for all other requests and not for this one.
+func TestConfigsRestartEnds(t *testing.T) {
+	node := new(apitest.Node)
+	inside, ended := make(chan bool), make(chan bool)
+	socket, stop := serve(t, node, Options{Configs: upstreamHost(), Restart: func(context.Context, string) error {
+		close(inside)
+		<-ended
+		return nil
+	}})
+	answered := make(chan int)
+	go func() {
+		resp, _ := do(t, dial("unix", socket), "PUT", "/l3af/configs/v1/restart", strings.NewReader(`{"hostname":"host","version":"v2.1.0"}`))
+		answered <- resp.StatusCode
+	}()
+	<-inside
+	other, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	// The request has begun when the answer to its Expect is there.
+	fmt.Fprint(other, "PUT /v1/state HTTP/1.1\r\nHost: l3afd\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+	lines := bufio.NewReader(other)
+	if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, "100") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	_, _ = lines.ReadString('\n')
+	stopped := make(chan bool)
+	go func() {
+		stop()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+		t.Error("ended before a request was answered")
+	case <-time.After(50 * time.Millisecond):
+	}
+	fmt.Fprint(other, "{}")
+	if resp, err := http.ReadResponse(lines, nil); err != nil {
+		t.Error(err)
+	} else {
+		resp.Body.Close()
+	}
+	<-stopped
+	close(ended)
+	if got := <-answered; got != 200 {
+		t.Errorf("restart: %d", got)
 	}
 }
 

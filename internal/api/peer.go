@@ -26,6 +26,7 @@ type peer struct {
 	owned    bool     // over TCP: uid is whose process of this machine it is
 	holder   string   // over TLS: whom its certificate names; "" without one
 	stopping <-chan struct{}
+	underWay *underWay // of the listener it came through
 }
 
 type peerKey struct{}

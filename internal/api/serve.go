@@ -21,8 +21,6 @@ import (
 )
 
 const (
-	// graceful is how long requests under way may take when the daemon stops.
-	graceful = 10 * time.Second
 	// maxConns bounds the connections of one user or remote address, and
 	// maxOthers those of all but root together, who may have many uids or
 	// addresses: nobody but root can use up the descriptors of the daemon.
@@ -80,7 +78,8 @@ func listen(path string) (net.Listener, error) {
 }
 
 // Serve answers what comes in on l until ctx ends, and closes l. Event streams
-// end then, other requests may finish. A [gate.Listener] says who may write.
+// end then, other requests may finish, and it returns when they have, all but
+// those that wait for a restart. A [gate.Listener] says who may write.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error { return s.serve(ctx, l, s) }
 
 // ServePart is Serve for nothing but the routes with these paths.
@@ -90,6 +89,7 @@ func (s *Server) ServePart(ctx context.Context, l net.Listener, paths ...string)
 }
 
 func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler) error {
+	u := newUnderWay()
 	srv := &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -101,19 +101,14 @@ func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler
 				c = t.NetConn()
 			}
 			p := c.(*conn).peer
-			p.stopping = ctx.Done()
+			p.stopping, p.underWay = ctx.Done(), u
 			return context.WithValue(base, peerKey{}, p)
 		},
+		ConnState: u.state,
 	}
-	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
-		defer close(stopped)
-		grace, cancel := context.WithTimeout(context.Background(), graceful)
-		defer cancel()
-		if err := srv.Shutdown(grace); err != nil {
-			s.log.Warn("requests cut off", "error", err)
-			srv.Close()
-		}
+		srv.SetKeepAlivesEnabled(false)
+		l.Close()
 	})
 	guarded := &listener{Listener: l, log: s.log, count: make(map[string]int)}
 	serve := net.Listener(guarded)
@@ -128,7 +123,7 @@ func (s *Server) serve(ctx context.Context, l net.Listener, handler http.Handler
 		srv.Close()
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
-	<-stopped
+	s.leave(ctx, srv, u)
 	return nil
 }
 
