@@ -30,13 +30,19 @@ type Options struct {
 	// Open: connections may come from elsewhere without a certificate.
 	Open       bool
 	RootWrites bool // as in [Listener]
+	// Bind gives what listens on an address; nil: net.Listen.
+	Bind func(network, address string) (net.Listener, error)
 }
 
 // Listen listens on a TCP address. Unless o.Open, it refuses what other
 // machines could reach without showing a certificate. How the address is written
 // does not matter: what counts is what the socket was bound to.
 func Listen(address string, o Options) (*Listener, error) {
-	l, err := net.Listen("tcp", address)
+	bind := o.Bind
+	if bind == nil {
+		bind = net.Listen
+	}
+	l, err := bind("tcp", address)
 	if err != nil {
 		return nil, err
 	}
