@@ -63,28 +63,53 @@ type Kernel struct {
 //
 // It fails when another Kernel uses the directory.
 func New(bpffs string, log *slog.Logger) (*Kernel, error) {
+	dir, err := Lock(bpffs, log)
+	if err != nil {
+		return nil, err
+	}
+	return Open(dir, log)
+}
+
+// Lock takes a directory of bpffs, which is made, and bpffs mounted, if they
+// are not there. It is taken as long as any descriptor of the file is open that
+// is returned; the file's name is the directory's.
+//
+// It fails when somebody else has the directory.
+func Lock(bpffs string, log *slog.Logger) (*os.File, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	root, err := MountBpffs(bpffs, log)
+	if err != nil {
+		return nil, err
+	}
+	// O_RDONLY is enough for flock(2).
+	dir, err := os.Open(root)
+	if err != nil {
+		return nil, fmt.Errorf("open bpffs directory: %w", err)
+	}
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		dir.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%s is in use by another l3afd (stop it, or choose another -bpffs)", root)
+		}
+		return nil, fmt.Errorf("lock %s: %w", root, err)
+	}
+	return dir, nil
+}
+
+// Open takes into use the directory of which dir is the lock, and closes dir in
+// the end. What a crash left half done in it is put in order.
+func Open(dir *os.File, log *slog.Logger) (*Kernel, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
+		dir.Close()
 		return nil, fmt.Errorf("read boot id: %w", err)
 	}
-	k := &Kernel{log: log, boot: strings.TrimSpace(string(boot)), narrowed: map[string]chain.Composition{}}
-	if k.root, err = MountBpffs(bpffs, log); err != nil {
-		return nil, err
-	}
-	// O_RDONLY is enough for flock(2), which ends with the process.
-	if k.dir, err = os.Open(k.root); err != nil {
-		return nil, fmt.Errorf("open bpffs directory: %w", err)
-	}
-	if err := unix.Flock(int(k.dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		k.dir.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%s is in use by another l3afd (stop it, or choose another -bpffs)", k.root)
-		}
-		return nil, fmt.Errorf("lock %s: %w", k.root, err)
-	}
+	k := &Kernel{root: dir.Name(), dir: dir, log: log, boot: strings.TrimSpace(string(boot)), narrowed: map[string]chain.Composition{}}
 	k.switched.Store(1) // by who was here before
 	k.idle = time.AfterFunc(time.Hour, debug.FreeOSMemory)
 	k.idle.Stop()

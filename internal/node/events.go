@@ -18,6 +18,13 @@ const (
 	eventAgent     = "agent"
 )
 
+// Tell makes an event of what happens to the daemon as a whole.
+func (n *Node) Tell(message string) {
+	n.view.RLock()
+	defer n.view.RUnlock()
+	n.events.publish(l3af.Event{Kind: eventLog, Message: message, Revision: n.revs.latest})
+}
+
 // recentEvents is how many events a new reader is told first.
 const recentEvents = 200
 

@@ -81,7 +81,8 @@ type Kernel interface {
 
 // Options say how a node is to be.
 type Options struct {
-	Dir    string // the state directory; made when it does not exist
+	Dir    string   // the state directory; made when it does not exist
+	Lock   *os.File // what [Lock] gave for Dir, closed with the node; nil: it is taken
 	Kernel Kernel
 	Log    *slog.Logger // nil: none
 	// Observe, when set, is told of every reconcile. It must not block.
@@ -157,12 +158,11 @@ func Open(opts Options) (n *Node, err error) {
 	if opts.Interval == 0 {
 		opts.Interval = 30 * time.Second
 	}
-	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
-	lock, err := takeLock(filepath.Join(opts.Dir, "lock"))
-	if err != nil {
-		return nil, err
+	lock := opts.Lock
+	if lock == nil {
+		if lock, err = Lock(opts.Dir); err != nil {
+			return nil, err
+		}
 	}
 	defer func() {
 		if err != nil {
@@ -213,9 +213,15 @@ func Open(opts Options) (n *Node, err error) {
 	return n, nil
 }
 
-// takeLock makes sure that one process works on a state directory. The file
-// holds the pid of the process that has it.
-func takeLock(path string) (*os.File, error) {
+// Lock makes sure that one node works on a state directory, which is made when
+// it does not exist: as long as any descriptor of the file is open that is
+// returned, another Lock fails. For people the file holds the pid of this
+// process.
+func Lock(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	path := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
@@ -231,11 +237,16 @@ func takeLock(path string) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("state directory %s is in use by %s", filepath.Dir(path), who)
 	}
-	// Only for people: that it is written is not needed for the lock.
-	if err := f.Truncate(0); err == nil {
-		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
-	}
+	SignLock(f)
 	return f, nil
+}
+
+// SignLock writes the pid of this process into a lock. That it fails is no
+// matter: nothing but what people are told depends on it.
+func SignLock(f *os.File) {
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt(fmt.Appendln(nil, os.Getpid()), 0)
+	}
 }
 
 // Run keeps the machine as the current revision says until ctx ends: now,
