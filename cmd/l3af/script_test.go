@@ -49,7 +49,6 @@ func (s serial) Run(name string, f func(testscript.T)) {
 //
 //	daemon [FLAG…]          starts l3afd and waits until it answers
 //	halt [KILL]             ends it with SIGTERM, or with SIGKILL
-//	hangup                  sends it SIGHUP
 //	netns NAME…             makes network namespaces
 //	veth NS/IF/ADDR… NS/IF/ADDR…  joins two of them; more addresses follow with /
 //	unlink NS/IF            deletes an interface
@@ -90,7 +89,6 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"daemon": command((*machine).daemon),
 			"halt":   command((*machine).halt),
-			"hangup": command((*machine).hangup),
 			"netns":  command((*machine).netns),
 			"veth":   command((*machine).veth),
 			"unlink": command((*machine).unlink),
@@ -207,13 +205,6 @@ func (m *machine) halt(_ *testscript.TestScript, args []string) error {
 		return fmt.Errorf("l3afd ended: %w", err)
 	}
 	return nil
-}
-
-func (m *machine) hangup(*testscript.TestScript, []string) error {
-	if m.l3afd == nil {
-		return errors.New("no daemon runs")
-	}
-	return m.l3afd.Process.Signal(syscall.SIGHUP)
 }
 
 func (m *machine) end(s syscall.Signal) error {

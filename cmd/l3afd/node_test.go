@@ -65,6 +65,7 @@ type node struct {
 	testing.TB
 	*client.Client
 	dir, bpffs string
+	path       string // of l3afd; "": it is built
 	cmd        *exec.Cmd
 	ended      chan struct{}
 	log        *os.File
@@ -99,7 +100,11 @@ func (n *node) flags(more ...string) []string {
 // start starts the daemon and waits until it answers.
 func (n *node) start() {
 	n.Helper()
-	n.cmd = exec.Command(executable(n.TB, "l3afd"), n.flags(n.more...)...)
+	path := n.path
+	if path == "" {
+		path = executable(n.TB, "l3afd")
+	}
+	n.cmd = exec.Command(path, n.flags(n.more...)...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	testenv.In(n.TB, n.netns, func() {
 		if err := n.cmd.Start(); err != nil {

@@ -17,6 +17,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 
 	"l3af/internal/api"
 	"l3af/internal/artifact"
+	"l3af/internal/gate"
 	"l3af/internal/kernel"
 	"l3af/internal/node"
 )
@@ -67,7 +69,7 @@ func Main(args []string) int {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	// A terminal that closes takes no daemon with it.
+	// A terminal that closes takes no daemon with it either.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -91,56 +93,161 @@ type hinted struct {
 
 func (h *hinted) Unwrap() error { return h.error }
 
-// run is the daemon until ctx ends.
-func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) {
+// daemon is what stays when a node and the servers of its API come and go.
+type daemon struct {
+	settings
+	log     *slog.Logger
+	keys    *gate.Keys
+	metrics *api.Metrics
+	sockets sockets
+	locks   locks
+	from    *predecessor // until its place is ours
+	news    string       // for the next node
+	self    program
+
+	asked   chan *handover
+	handing atomic.Bool   // a handover is under way
+	ended   chan struct{} // closed when the daemon has
+	last    *api.Server
+}
+
+// locks keep others from working where we do.
+type locks struct{ bpffs, state *os.File }
+
+func (l *locks) close() {
+	for _, f := range []*os.File{l.bpffs, l.state} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// run is the daemon until ctx ends, or another process has its place.
+func run(ctx context.Context, s settings, hangups <-chan os.Signal) error {
 	// All that keeps us from starting comes before anything is changed.
 	if os.Geteuid() != 0 {
 		return &hinted{errors.New("needs root, to load BPF programs and to attach them"), "run it with sudo, or as the systemd unit l3afd.service"}
 	}
-	if err := unused(s.stateDir); err != nil {
+	from, err := findPredecessor()
+	if err != nil {
 		return err
+	}
+	if from == nil {
+		if err := unused(s.stateDir); err != nil {
+			return err
+		}
 	}
 	out, err := s.logWriter()
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	log := logger(out, s.logFormat)
+	d := &daemon{
+		settings: s, log: logger(out, s.logFormat), metrics: api.NewMetrics(ReadVersion().Version),
+		sockets: sockets{from: from, fds: map[string]int{}}, from: from,
+		self: startedAs(), asked: make(chan *handover), ended: make(chan struct{}),
+	}
+	defer close(d.ended)
 	for _, n := range s.notes {
-		log.Warn("configuration", "file", s.config, "note", n)
+		d.log.Warn("configuration", "file", s.config, "note", n)
 	}
 	limitMemory()
+	if d.keys, err = s.keys(d.log); err != nil {
+		return err
+	}
+	if d.keys != nil {
+		d.metrics.Certificates(d.keys.Certificates)
+	}
+	defer d.locks.close()
+	defer d.sockets.close()
+	if d.from != nil {
+		if err := d.inherit(); err != nil {
+			return err
+		}
+	}
+	listeners, err := s.open(&d.sockets, d.keys, d.log)
+	if err != nil {
+		return err
+	}
+	if d.from == nil {
+		if d.locks.bpffs, err = kernel.Lock(d.bpffs, d.log); err != nil {
+			return err
+		}
+		if d.locks.state, err = node.Lock(d.stateDir); err != nil {
+			return err
+		}
+	}
+	for {
+		next, err := d.serve(ctx, listeners, hangups)
+		if next == nil || err != nil {
+			return err
+		}
+		if err = next.give(ctx); err == nil {
+			return d.leave(next)
+		}
+		d.failed(next, err)
+		if listeners, err = s.open(&d.sockets, d.keys, d.log); err != nil {
+			return err
+		}
+	}
+}
 
-	keys, err := s.keys(log)
-	if err != nil {
-		return err
+// inherit takes the locks of our predecessor, and returns when it works no more.
+// Nothing of what it shares with us may be touched before: also its sockets may
+// not be made to block for a moment.
+func (d *daemon) inherit() error {
+	bpffs, ok := d.from.take("bpffs:" + d.bpffs)
+	state, ok2 := d.from.take("state:" + d.stateDir)
+	if !ok || !ok2 {
+		return fmt.Errorf("the l3afd before this one does not work on %s and %s: stop the one and start the other", d.bpffs, d.stateDir)
 	}
-	listeners, err := s.open(keys, log)
-	if err != nil {
-		return err
+	d.locks.bpffs, d.locks.state = os.NewFile(uintptr(bpffs), d.bpffs), os.NewFile(uintptr(state), filepath.Join(d.stateDir, "lock"))
+	if err := d.from.greet(); err != nil {
+		return fmt.Errorf("handover: %w", err)
 	}
+	return nil
+}
+
+// again is another descriptor of a lock, for those who close theirs.
+func again(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
+// serve works until ctx ends, or until a successor waits that is to go on.
+func (d *daemon) serve(ctx context.Context, listeners []*listener, hangups <-chan os.Signal) (next *handover, err error) {
+	log := d.log
 	defer func() {
 		for _, l := range listeners {
 			l.Close()
 		}
 	}()
-	k, err := kernel.New(s.bpffs, log)
+	bpffs, err := again(d.locks.bpffs)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	k, err := kernel.Open(bpffs, log)
+	if err != nil {
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, k.Close()) }()
-	version := ReadVersion().Version
-	metrics := api.NewMetrics(version)
 	looked := make(chan struct{}, 2) // the node has looked at the machine
 	var once sync.Once
 	shrink := time.AfterFunc(time.Hour, debug.FreeOSMemory)
 	defer shrink.Stop()
+	state, err := again(d.locks.state)
+	if err != nil {
+		return nil, err
+	}
 	n, err := node.Open(node.Options{
-		Dir: s.stateDir, Kernel: k, Log: log,
-		Remote:  artifact.Remote{CA: s.packageCA, Certificate: s.packageCert, Key: s.packageKey, Timeout: s.packageTimeout},
-		Samples: s.monitorSamples, AgentPoll: s.agentPoll,
+		Dir: d.stateDir, Lock: state, Kernel: k, Log: log,
+		Remote:  artifact.Remote{CA: d.packageCA, Certificate: d.packageCert, Key: d.packageKey, Timeout: d.packageTimeout},
+		Samples: d.monitorSamples, AgentPoll: d.agentPoll,
 		Observe: func(r node.Reconciled) {
-			metrics.Observe(r.Duration, r.Steps, r.Failures)
+			d.metrics.Observe(r.Duration, r.Steps, r.Failures)
 			first := false
 			once.Do(func() { first = true; looked <- struct{}{} })
 			if first || r.Steps > 0 {
@@ -149,32 +256,45 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 		},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	if n.Current() == nil {
 		looked <- struct{}{} // there is nothing to look for
 	}
-	if s.pidFile != "" {
-		// Nothing depends on it: that only one daemon runs is what locks are for.
-		if err := os.WriteFile(s.pidFile, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
-			return fmt.Errorf("pid file: %w", err)
+	if d.from != nil {
+		if err := d.relieve(k); err != nil {
+			return nil, err
 		}
-		defer os.Remove(s.pidFile)
 	}
-	log.Info("started", "version", version, "go", runtime.Version(), "pid", os.Getpid(),
-		"socket", s.socket, "listen", s.listen, "state", s.stateDir, "bpffs", s.bpffs)
+	if d.news != "" {
+		n.Tell(d.news)
+		d.news = ""
+	}
+	if d.pidFile != "" {
+		// Nothing depends on it: that only one daemon runs is what locks are for.
+		if err := os.WriteFile(d.pidFile, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
+			return nil, fmt.Errorf("pid file: %w", err)
+		}
+		defer func() {
+			if next == nil {
+				os.Remove(d.pidFile)
+			}
+		}()
+	}
+	log.Info("started", "version", ReadVersion().Version, "go", runtime.Version(), "pid", os.Getpid(),
+		"socket", d.socket, "listen", d.listen, "state", d.stateDir, "bpffs", d.bpffs)
 
 	// The node works until the API has answered its last request.
-	server := api.New(n, api.Options{Log: log, Metrics: metrics, Configs: s.upstream(log), Swagger: s.swagger})
+	server := api.New(n, api.Options{Log: log, Metrics: d.metrics, Configs: d.upstream(log), Swagger: d.swagger})
+	d.last = server
 	working, rest := context.WithCancel(context.WithoutCancel(ctx))
 	defer rest()
-	serving, quit := context.WithCancel(ctx)
-	defer quit()
+	serving, quit := context.WithCancelCause(ctx)
+	defer quit(nil)
 	var wg sync.WaitGroup
-	if keys != nil {
-		metrics.Certificates(keys.Certificates)
-		wg.Go(func() { keys.Watch(working) })
+	if d.keys != nil {
+		wg.Go(func() { d.keys.Watch(working) })
 	}
 	ended := make(chan error, 1+len(listeners))
 	wg.Go(func() {
@@ -190,26 +310,34 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) (err error) 
 			}
 		})
 	}
-	serve.Go(func() { s.importStore(serving, server, log) })
-	for running := true; running; {
-		select {
-		case <-looked:
-			tell(log, "READY=1")
-		case <-hangups:
-			log.Info("SIGHUP changes nothing: l3af apply changes the state, a restart the flags")
-		case <-ctx.Done():
-			running = false
-		case err = <-ended:
-			running = false
-		}
+	serve.Go(func() { d.importStore(serving, server, log) })
+	next, err = d.watch(ctx, n, looked, hangups, ended)
+	if next == nil {
+		tell(log, "STOPPING=1")
+		log.Info("stopping; what runs in the kernel runs on")
+		quit(nil)
+	} else {
+		quit(api.ErrHandover)
 	}
-	tell(log, "STOPPING=1")
-	log.Info("stopping; what runs in the kernel runs on")
-	quit()
 	serve.Wait()
 	rest()
 	wg.Wait()
-	return err
+	return next, err
+}
+
+// relieve tells the predecessor that we can work, and takes its place.
+func (d *daemon) relieve(k *kernel.Kernel) error {
+	if _, err := k.Attached(); err != nil {
+		return fmt.Errorf("read back what is attached: %w", err)
+	}
+	if err := d.from.relieve(); err != nil {
+		return fmt.Errorf("handover: %w", err)
+	}
+	d.from.leave()
+	d.from, d.sockets.from = nil, nil
+	d.news = fmt.Sprintf("l3afd %s took over as process %d", ReadVersion().Version, os.Getpid())
+	node.SignLock(d.locks.state)
+	return nil
 }
 
 // idle is how long after a change memory is given back: package kernel has

@@ -24,7 +24,7 @@ func (l *listener) serve(ctx context.Context, server *api.Server) error {
 }
 
 // open opens every address that is to be listened on; none on an error.
-func (s *settings) open(keys *gate.Keys, log *slog.Logger) (all []*listener, err error) {
+func (s *settings) open(on *sockets, keys *gate.Keys, log *slog.Logger) (all []*listener, err error) {
 	defer func() {
 		if err != nil {
 			for _, l := range all {
@@ -32,7 +32,7 @@ func (s *settings) open(keys *gate.Keys, log *slog.Logger) (all []*listener, err
 			}
 		}
 	}()
-	l, err := api.Listen(s.socket)
+	l, err := on.listen("unix", s.socket)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func (s *settings) open(keys *gate.Keys, log *slog.Logger) (all []*listener, err
 		if tcp.addr == "" {
 			continue
 		}
-		tcp.how.Keys = keys
+		tcp.how.Keys, tcp.how.Bind = keys, on.listen
 		l, err := s.tcp(tcp.name, tcp.addr, tcp.how, log)
 		if err != nil {
 			return all, err

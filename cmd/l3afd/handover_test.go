@@ -1,0 +1,368 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"l3af"
+	"l3af/internal/testenv"
+)
+
+// heir is a node whose daemon is started by a path of its own, so that
+// something else can be there when it hands over.
+type heir struct {
+	*node
+	path string
+}
+
+func newHeir(t testing.TB, flags ...string) *heir {
+	t.Helper()
+	h := &heir{newNode(t), ""}
+	h.path = filepath.Join(h.dir, "l3afd")
+	h.put("")
+	h.node.path, h.more = h.path, flags
+	t.Cleanup(func() {
+		if pid := h.pid(); pid > 0 && h.lives(pid) {
+			h.signal(pid, syscall.SIGKILL)
+		}
+	})
+	return h
+}
+
+// put puts a script in the place of the daemon's program; "": the program.
+// REAL in it is the program.
+func (h *heir) put(script string) {
+	h.Helper()
+	os.Remove(h.path)
+	var err error
+	if script == "" {
+		err = os.Symlink(executable(h.TB, "l3afd"), h.path)
+	} else {
+		text := "#!/bin/sh\n" + strings.ReplaceAll(script, "REAL", executable(h.TB, "l3afd")) + "\n"
+		err = os.WriteFile(h.path, []byte(text), 0o755)
+	}
+	if err != nil {
+		h.Fatal(err)
+	}
+}
+
+// pid is the process that has the state directory.
+func (h *heir) pid() int {
+	text, _ := os.ReadFile(filepath.Join(h.dir, "state", "lock"))
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return pid
+}
+
+// lives reports whether a process runs our program; a pid alone may be
+// another's by now.
+func (h *heir) lives(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && strings.Contains(string(text), h.dir)
+}
+
+func (h *heir) signal(pid int, s syscall.Signal) {
+	h.Helper()
+	if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
+		h.Error(err)
+	}
+}
+
+func (h *heir) said() string {
+	text, err := os.ReadFile(h.log.Name())
+	if err != nil {
+		h.Fatal(err)
+	}
+	return string(text)
+}
+
+// changes waits until another process than old has the state directory.
+func (h *heir) changes(old int) int {
+	h.Helper()
+	h.until("another l3afd works", func() error {
+		if pid := h.pid(); pid == old || pid == 0 || h.lives(old) {
+			return fmt.Errorf("process %d has the state directory", pid)
+		}
+		return nil
+	})
+	return h.pid()
+}
+
+// event waits for an event that holds a text.
+func (h *heir) event(text string) {
+	h.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	found := errors.New("found")
+	err := h.Events(ctx, func(e l3af.Event) error {
+		if strings.Contains(e.Message, text) {
+			return found
+		}
+		return nil
+	})
+	if !errors.Is(err, found) {
+		h.Errorf("no event %q: %v", text, err)
+	}
+}
+
+// callers ask and change the node all the time, each on a connection of its
+// own. end returns how many answers there were and the errors.
+func (h *heir) callers() (end func() (int, []error)) {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var answers atomic.Int64
+	var mu sync.Mutex
+	var errs []error
+	base := state(h.TB, full)
+	call := func(f func(i int) error) {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				busy := (*l3af.ConflictError)(nil)
+				if err := f(i); err != nil && !errors.As(err, &busy) {
+					mu.Lock()
+					errs = append(errs, err)
+					mu.Unlock()
+				}
+				answers.Add(1)
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	for range 2 {
+		call(func(int) error {
+			_, err := h.Status(context.Background())
+			return err
+		})
+	}
+	call(func(i int) error {
+		s := *base
+		s.Chains = append([]l3af.Chain{}, base.Chains...)
+		limit := &s.Chains[0].Programs[1]
+		limit.Config = map[string]any{"rate": json.Number(strconv.Itoa(1_000_000 + i%2)), "burst": json.Number("1000000")}
+		_, err := h.Apply(context.Background(), &s, -1)
+		return err
+	})
+	return func() (int, []error) {
+		close(stop)
+		wg.Wait()
+		return int(answers.Load()), errs
+	}
+}
+
+// One daemon after the other takes over, under traffic and with clients that
+// ask and change: no packet and no request is lost, what runs runs on, and what
+// was counted is.
+func TestHandover(t *testing.T) {
+	testenv.Clean(t)
+	wire(t)
+	h := newHeir(t)
+	h.start()
+	good, bad := newStream(t, "192.0.2.2", "192.0.2.1"), newStream(t, "192.0.2.66", "192.0.2.1")
+	good.carries(10, true)
+	h.apply(full)
+	before := h.chain("v0", l3af.XDP)
+	noRoom := dropped(t)
+	w := watch(t)
+	good.flow(2)
+	bad.flow(1)
+
+	pid := h.pid()
+	for range 2 { // nothing but the handover
+		h.signal(pid, syscall.SIGHUP)
+		pid = h.changes(pid)
+		h.settled()
+		h.event(fmt.Sprintf("took over as process %d", pid))
+		now := h.chain("v0", l3af.XDP)
+		if now.ProgramID != before.ProgramID || now.LinkID != before.LinkID || now.Programs[0].Packets < before.Programs[0].Packets {
+			t.Errorf("was %+v, is %+v", before, now)
+		}
+		before = now
+	}
+	end := h.callers()
+	for range 4 {
+		h.signal(pid, syscall.SIGHUP)
+		pid = h.changes(pid)
+	}
+	answers, errs := end()
+	for _, err := range errs {
+		t.Errorf("a request was lost: %v", err)
+	}
+	h.settled()
+	good.halt()
+	bad.halt()
+	w.end()
+	if w.err != nil || w.bare > 0 {
+		t.Errorf("%d of %d looks found no chain, %v", w.bare, w.looks, w.err)
+	}
+	if got := good.arrived() + dropped(t) - noRoom; got < good.sent.Load() || good.twice > 0 {
+		t.Errorf("%d of %d packets were lost, %d came twice", good.sent.Load()-got, good.sent.Load(), good.twice)
+	}
+	if bad.arrived() > 0 {
+		t.Errorf("%d of %d denied packets came through", bad.arrived(), bad.sent.Load())
+	}
+	t.Logf("6 handovers, %d packets, %d requests", good.sent.Load()+bad.sent.Load(), answers)
+
+	h.apply("apiVersion: l3af/v1")
+	h.signal(pid, syscall.SIGTERM)
+	h.until("the last one ends", func() error {
+		if h.lives(pid) {
+			return errors.New("it lives")
+		}
+		return nil
+	})
+	if _, err := os.Stat(h.Socket); err == nil {
+		t.Error("its socket is left")
+	}
+}
+
+// A request that is on its way when the daemon hands over is answered.
+func TestHandoverWaitsForRequests(t *testing.T) {
+	testenv.Clean(t)
+	h := newHeir(t)
+	h.start()
+	pid := h.pid()
+	c, err := net.Dial("unix", h.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	body := `{"apiVersion": "l3af/v1"}`
+	fmt.Fprintf(c, "PUT /v1/state HTTP/1.1\r\nHost: l3afd\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body[:5])
+	h.signal(pid, syscall.SIGHUP)
+	h.until("it hands over", func() error {
+		if !strings.Contains(h.said(), "handing over") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	time.Sleep(100 * time.Millisecond) // the successor has long greeted it
+	if now := h.pid(); now != pid {
+		t.Errorf("process %d has taken over before the request was answered", now)
+	}
+	fmt.Fprint(c, body[5:])
+	r, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	if r.StatusCode != http.StatusOK {
+		t.Errorf("answered %s", r.Status)
+	}
+	h.changes(pid)
+	if r, err := h.State(t.Context()); err != nil || r.Number != 1 {
+		t.Errorf("the state is %+v, %v", r, err)
+	}
+}
+
+// What does not become a daemon changes nothing: the old one goes on and says
+// why. Afterwards a good one takes over.
+func TestHandoverFails(t *testing.T) {
+	testenv.Clean(t)
+	wire(t)
+	h := newHeir(t, "-restart-timeout", "1500ms")
+	h.start()
+	h.apply(full)
+	good := newStream(t, "192.0.2.2", "192.0.2.1")
+	good.carries(10, true)
+	before := h.chain("v0", l3af.XDP)
+	noRoom := dropped(t)
+	good.flow(2)
+	pid := h.pid()
+	for _, c := range []struct{ name, script, why string }{
+		{"ends", "exit 7", "ended (exit status 7)"},
+		{"is not there", "", "no such file"},
+		{"is no program", "\x00", "exec format error"},
+		{"may not run", "#", "permission denied"},
+		{"hangs", "exec sleep 1000", "not ready in time"},
+		{"says something else", "echo ready >&3; exec sleep 1000", `it says "ready", not "hello 1"`},
+		{"knows of no handover", "unset L3AFD_HANDOVER; exec REAL \"$@\"", "ended (exit status 1)"},
+		{"knows another protocol", `export L3AFD_HANDOVER='{"protocol":9}'; exec REAL "$@"`, "ended (exit status 1)"},
+		{"works elsewhere", `exec REAL "$@" -state-dir "$0.other"`, "ended (exit status 1)"},
+		{"hangs when it is its turn", "echo hello 1 >&3; read go <&3; exec sleep 1000", "not ready in time"},
+		{"is killed when it is its turn", "echo hello 1 >&3; read go <&3; kill -9 $$", "ended (signal: killed)"},
+		{"is ready and gone", "echo hello 1 >&3; read go <&3; exit 0", "ended (exit status 0)"},
+	} {
+		switch c.name {
+		case "is not there":
+			os.Remove(h.path)
+		case "is no program":
+			os.Remove(h.path)
+			if err := os.WriteFile(h.path, []byte(c.script), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		default:
+			h.put(c.script)
+		}
+		if c.name == "may not run" {
+			if err := os.Chmod(h.path, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		already := len(h.said())
+		h.signal(pid, syscall.SIGHUP)
+		h.until(c.name+": it says why", func() error {
+			if said := h.said()[already:]; !strings.Contains(said, "the handover failed; this l3afd goes on") || !strings.Contains(strings.ReplaceAll(said, `\"`, `"`), c.why) {
+				return fmt.Errorf("no %q in\n%s", c.why, said)
+			}
+			return nil
+		})
+		h.event("handover to " + h.path + " failed")
+		h.settled()
+		if now := h.chain("v0", l3af.XDP); h.pid() != pid || now.ProgramID != before.ProgramID || now.LinkID != before.LinkID {
+			t.Errorf("%s: process %d was %d, chain %+v", c.name, h.pid(), pid, now)
+		}
+		if t.Failed() {
+			t.Fatal(c.name)
+		}
+	}
+	h.put("")
+	h.signal(pid, syscall.SIGHUP)
+	h.changes(pid)
+	h.settled()
+	good.halt()
+	if got := good.arrived() + dropped(t) - noRoom; got < good.sent.Load() {
+		t.Errorf("%d of %d packets were lost", good.sent.Load()-got, good.sent.Load())
+	}
+	h.apply("apiVersion: l3af/v1")
+}
+
+// The old daemon is killed in the middle: the new one goes on alone.
+func TestHandoverOldIsKilled(t *testing.T) {
+	testenv.Clean(t)
+	wire(t)
+	for _, script := range []string{
+		"kill -9 $PPID; exec REAL \"$@\"",
+		"echo hello 1 >&3; read go <&3; kill -9 $PPID; exec REAL \"$@\"",
+	} {
+		h := newHeir(t)
+		h.start()
+		h.apply(full)
+		before, pid := h.chain("v0", l3af.XDP), h.pid()
+		h.put(script)
+		h.signal(pid, syscall.SIGHUP)
+		h.changes(pid)
+		h.settled()
+		if now := h.chain("v0", l3af.XDP); now.ProgramID != before.ProgramID || now.LinkID != before.LinkID {
+			t.Errorf("was %+v, is %+v", before, now)
+		}
+		h.apply("apiVersion: l3af/v1")
+	}
+}
