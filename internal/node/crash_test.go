@@ -25,7 +25,7 @@ func newFake() *fake.Kernel {
 	k := fake.New()
 	k.AddNetns("blue")
 	k.AddInterface("blue", "v1")
-	for _, name := range []string{"v0", "w0", "w1"} {
+	for _, name := range []string{"v0", "w1", "w0"} { // in the order in which the kernel lists a pair
 		k.AddInterface("", name)
 	}
 	return k

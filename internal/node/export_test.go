@@ -8,8 +8,10 @@ import (
 
 // For the tests that see the real kernel.
 var (
-	NewFake = newFake
-	HookOf  = hookOf
+	NewFake     = newFake
+	HookOf      = hookOf
+	RandomState = randomState
+	AnyFailed   = anyFailed
 )
 
 // Reconcile does what Run does at its start.

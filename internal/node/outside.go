@@ -156,7 +156,10 @@ func agree(all []*made) {
 		}
 	})
 	for _, m := range all {
-		if wrong := m.crowded(); m.err == nil && len(wrong) > 0 {
+		if m.err != nil {
+			continue
+		}
+		if wrong := m.crowded(); len(wrong) > 0 {
 			m.err = &l3af.InvalidError{Mistakes: wrong}
 		}
 	}

@@ -261,6 +261,11 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 	if err := k.refused(c); err != nil {
 		return fail(fmt.Errorf("load: %w", err))
 	}
+	undo := k.undoOutside(t)
+	fail = func(err error) (host.Result, error) {
+		undo()
+		return host.Result{}, err
+	}
 	if _, err := k.pinOutside(t, c, load.Pins); err != nil {
 		return fail(err)
 	}

@@ -77,6 +77,28 @@ func (k *Kernel) pinOutside(t host.Target, c *chain.Chain, pins host.Pins) (made
 	return made, nil
 }
 
+// undoOutside makes what a target has pinned outside be what it is now.
+func (k *Kernel) undoOutside(t host.Target) func() {
+	k.mu.Lock()
+	marks, pins := maps.Clone(k.target(t).outside), maps.Clone(k.outside)
+	k.gone(t)
+	k.mu.Unlock()
+	return func() {
+		k.change("take pins of "+t.String()+" back", func() {
+			s := k.target(t)
+			for path := range s.outside {
+				if was := pins[path]; was != nil {
+					k.outside[path] = was
+				} else if !k.outsideUsers(path, t) {
+					delete(k.outside, path)
+				}
+			}
+			s.outside = marks
+			k.gone(t)
+		})
+	}
+}
+
 // PinAhead implements node.Kernel.
 func (k *Kernel) PinAhead(t host.Target, c *chain.Chain, pins host.Pins) error {
 	if err := k.before("PinAhead", t); err != nil {
