@@ -96,13 +96,14 @@ func Open(opts Options) (*Supervisor, error) {
 	if err != nil {
 		return nil, fmt.Errorf("agents: %w", err)
 	}
+	// Whatever is wrong with one of them, the others are looked after.
 	for _, e := range entries {
 		if err := s.find(filepath.Join(opts.Dir, e.Name())); err != nil {
-			return nil, fmt.Errorf("agent %s: %w", e.Name(), err)
+			s.log.Error("agent of an earlier daemon", "directory", e.Name(), "error", err)
 		}
 	}
 	if err := s.sweep(); err != nil {
-		return nil, fmt.Errorf("agents: %w", err)
+		s.log.Error("agents of an earlier daemon", "error", err)
 	}
 	for _, u := range s.units {
 		s.wg.Go(u.run)
@@ -136,8 +137,7 @@ func (s *Supervisor) sweep() error {
 func (s *Supervisor) find(dir string) error {
 	r, err := readRecord(dir, s.boot)
 	if err != nil {
-		s.log.Error("an agent of which nothing is known any more is left alone", "directory", dir, "error", err)
-		return nil
+		return err // its cgroup is swept
 	}
 	if r == nil {
 		return os.RemoveAll(dir) // of another boot, or it had not begun

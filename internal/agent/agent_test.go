@@ -439,9 +439,11 @@ func TestBackOff(t *testing.T) {
 
 func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
+// counter keeps what is logged.
 type counter struct {
 	mu             sync.Mutex
 	lines, longest int
+	text           strings.Builder
 }
 
 func (c *counter) Write(b []byte) (int, error) {
@@ -449,7 +451,7 @@ func (c *counter) Write(b []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.lines++
 	c.longest = max(c.longest, len(b))
-	return len(b), nil
+	return c.text.Write(b)
 }
 
 // A number that another process has by now is left alone.
