@@ -16,16 +16,16 @@ type C struct {
 	spec *rawbtf.Spec
 	out  []byte
 
-	names  map[rawbtf.ID]string
+	names  []string       // by type; "" where there is none
 	tags   map[string]tag // by keyword and name in BTF: "struct foo"
 	used   map[string]int // tags that are taken
 	idents map[string]int // typedefs and values of enums that are taken
 
-	declared map[string]bool // "struct foo": it is known, forward or whole
-	named    map[rawbtf.ID]bool
-	whole    map[rawbtf.ID]bool
+	declared map[string]bool    // "struct foo": it is known, forward or whole
+	named    []bool             // by type
+	whole    []bool             // by type
 	writing  map[rawbtf.ID]bool // what is written where it is used, to see circles
-	layouts  map[rawbtf.ID]*layout
+	layouts  []*layout          // by type
 	pads     int
 	inlined  int // how often something was written where it is used
 }
@@ -38,14 +38,17 @@ type tag struct {
 
 // NewC makes an empty header.
 func NewC(s *rawbtf.Spec) *C {
+	n := s.End()
 	c := &C{
-		spec: s, names: map[rawbtf.ID]string{}, tags: map[string]tag{}, used: map[string]int{}, idents: map[string]int{},
-		declared: map[string]bool{}, named: map[rawbtf.ID]bool{}, whole: map[rawbtf.ID]bool{}, writing: map[rawbtf.ID]bool{},
-		layouts: map[rawbtf.ID]*layout{},
+		spec: s, names: make([]string, n), tags: map[string]tag{}, used: map[string]int{}, idents: map[string]int{},
+		declared: map[string]bool{}, named: make([]bool, n), whole: make([]bool, n), writing: map[rawbtf.ID]bool{},
+		layouts: make([]*layout, n),
 	}
 	// Names are given in the order of types, whatever is asked for.
-	for id := rawbtf.ID(1); id < s.End(); id++ {
-		c.name(id)
+	for id := rawbtf.ID(1); id < n; id++ {
+		if t := s.Type(id); t.Name != "" {
+			c.names[id] = c.newName(t)
+		}
 	}
 	return c
 }
@@ -93,8 +96,8 @@ func (c *C) All() {
 }
 
 // referenced are the types that others use.
-func (c *C) referenced() map[rawbtf.ID]bool {
-	is := map[rawbtf.ID]bool{}
+func (c *C) referenced() []bool {
+	is := make([]bool, c.spec.End())
 	for id := rawbtf.ID(1); id < c.spec.End(); id++ {
 		t := c.spec.Type(id)
 		is[t.Type] = true
@@ -127,27 +130,21 @@ func keyword(t *rawbtf.Type) string {
 	return ""
 }
 
-// name gives a type its name in C, "" where it has none.
-func (c *C) name(id rawbtf.ID) string {
-	if name, ok := c.names[id]; ok {
-		return name
-	}
-	t := c.spec.Type(id)
-	name := ""
+// name is the name of a type in C, "" where it has none.
+func (c *C) name(id rawbtf.ID) string { return c.names[id] }
+
+func (c *C) newName(t *rawbtf.Type) string {
 	switch {
-	case t.Name == "":
 	case keyword(t) != "":
-		name = c.tag(t)
+		return c.tag(t)
 	case t.Kind == rawbtf.Typedef:
-		name = unique(c.idents, identifier(t.Name))
-	case t.Kind == rawbtf.Int, t.Kind == rawbtf.Float:
-		name = t.Name
-		if !standard(name) {
-			name = unique(c.idents, identifier(name))
-		}
+		return unique(c.idents, identifier(t.Name))
+	case (t.Kind == rawbtf.Int || t.Kind == rawbtf.Float) && standard(t.Name):
+		return t.Name
+	case t.Kind == rawbtf.Int || t.Kind == rawbtf.Float:
+		return unique(c.idents, identifier(t.Name))
 	}
-	c.names[id] = name
-	return name
+	return ""
 }
 
 // tag gives a struct, union or enum its name: one forward declaration and one

@@ -95,7 +95,7 @@ func TestCompiledAgain(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	for _, file := range []string{"testdata/types.bpf.o", "../entries/testdata/zoo.bpf.o"} {
+	for _, file := range []string{"testdata/types.bpf.o", "../entries/testdata/maps.bpf.o"} {
 		s, err := rawbtf.ReadFile(file, nil)
 		if err != nil {
 			t.Fatal(err)

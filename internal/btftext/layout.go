@@ -52,7 +52,7 @@ func roundUp(n, to uint64) uint64 {
 
 // layout finds how to write a struct or union: as it is, else packed.
 func (c *C) layout(id rawbtf.ID, t *rawbtf.Type) *layout {
-	if l, ok := c.layouts[id]; ok {
+	if l := c.layouts[id]; l != nil {
 		return l
 	}
 	c.layouts[id] = &layout{align: 8} // for types that contain themselves

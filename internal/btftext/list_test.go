@@ -31,7 +31,7 @@ func listed(s *rawbtf.Spec) (text, document []byte) {
 func TestListing(t *testing.T) {
 	bpftool := testenv.Tool(t, "bpftool")
 	kinds := map[rawbtf.Kind]bool{}
-	for _, file := range []string{"testdata/types.bpf.o", "../entries/testdata/zoo.bpf.o", "/sys/kernel/btf/vmlinux"} {
+	for _, file := range []string{"testdata/types.bpf.o", "../entries/testdata/maps.bpf.o", "/sys/kernel/btf/vmlinux"} {
 		s, err := rawbtf.ReadFile(file, nil)
 		if err != nil {
 			t.Log(err)
@@ -109,7 +109,7 @@ func FuzzTypes(f *testing.F) {
 		data, _ := encoded(f, typ)
 		f.Add(data)
 	}
-	for _, file := range []string{"testdata/types.bpf.o", "../entries/testdata/zoo.bpf.o"} {
+	for _, file := range []string{"testdata/types.bpf.o", "../entries/testdata/maps.bpf.o"} {
 		spec, err := btf.LoadSpec(file)
 		if err != nil {
 			f.Fatal(err)

@@ -226,7 +226,7 @@ func FuzzValue(f *testing.F) {
 		data, ids := encoded(f, typ)
 		f.Add(data, uint32(ids[0]), []byte("some bytes, more than there are in most types"))
 	}
-	if s, err := os.ReadFile("../entries/testdata/zoo.bpf.o"); err == nil {
+	if s, err := os.ReadFile("../entries/testdata/maps.bpf.o"); err == nil {
 		spec, err := btf.LoadSpecFromReader(strings.NewReader(string(s)))
 		if err != nil {
 			f.Fatal(err)

@@ -25,11 +25,11 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(testenv.Wrap(m).Run()) }
 
-// zoo loads the maps of testdata, filled.
-func zoo(t testing.TB) *ebpf.Collection {
+// load loads the maps of testdata, filled.
+func load(t testing.TB) *ebpf.Collection {
 	t.Helper()
 	testenv.Clean(t)
-	spec, err := ebpf.LoadCollectionSpec("testdata/zoo.bpf.o")
+	spec, err := ebpf.LoadCollectionSpec("testdata/maps.bpf.o")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func zoo(t testing.TB) *ebpf.Collection {
 			}
 		}
 	}
-	for name, fd := range map[string]int{"jumps": c.Programs["zoo"].FD(), "hashes": c.Maps["inner"].FD()} {
+	for name, fd := range map[string]int{"jumps": c.Programs["send"].FD(), "hashes": c.Maps["inner"].FD()} {
 		if err := c.Maps[name].Put(uint32(1), uint32(fd)); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -174,7 +174,7 @@ func normal(t *testing.T, data []byte, without ...string) []any {
 
 // What bpftool says of the entries of every map, we say.
 func TestAsBpftool(t *testing.T) {
-	c := zoo(t)
+	c := load(t)
 	kinds := map[string]bool{}
 	for name, raw := range c.Maps {
 		m := opened(t, raw)
@@ -203,7 +203,7 @@ func TestAsBpftool(t *testing.T) {
 
 // Floats and BTF CHAR, of which bpftool makes what is no JSON.
 func TestBetterThanBpftool(t *testing.T) {
-	c := zoo(t)
+	c := load(t)
 	m := opened(t, c.Maps["real"])
 	for key, value := range map[uint32][]byte{
 		7: {0, 0, 0xc0, 0x3f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0, 0x7f, 9, 0, 0, 0, 0, 0, 0, 0},
@@ -238,7 +238,7 @@ func TestBetterThanBpftool(t *testing.T) {
 
 // Of maps whose entries cannot be listed, it says why, where bpftool prints an empty list.
 func TestNotListed(t *testing.T) {
-	c := zoo(t)
+	c := load(t)
 	for _, name := range []string{"queue", "stack", "bloom", "ring"} {
 		m := opened(t, c.Maps[name])
 		err := m.Each(context.Background(), func(Batch) error { return errors.New("an entry") })
@@ -250,7 +250,7 @@ func TestNotListed(t *testing.T) {
 
 // The sum over CPUs has the numbers and nothing else.
 func TestSum(t *testing.T) {
-	c := zoo(t)
+	c := load(t)
 	m := opened(t, c.Maps["percpu_hash"])
 	if err := bpfsys.Update(m, make([]byte, 8), m.Spread([]byte{0, 0, 0, 0x80}), 0); err != nil {
 		t.Fatal(err)
@@ -334,7 +334,7 @@ func TestConcurrentChange(t *testing.T) {
 
 // What people write of keys and values comes back.
 func TestPeople(t *testing.T) {
-	c := zoo(t)
+	c := load(t)
 	for _, x := range []struct{ name, key, value string }{
 		{"trie", "10.1.0.0/16", "drop"},
 		{"hash", "{ip: 167772161, port: 80}", "{packets: 5, comm: eth0, act: ACT_DROP, f3: -1}"},

@@ -110,7 +110,7 @@ struct holds_empty {
 	u32 a;
 };
 
-#define VAR(type, name) type name = {};
+#define VAR(type, name) type name;
 VAR(struct packed, v1)
 VAR(struct sparse, v2)
 VAR(struct fields, v3)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* Maps of every type that has entries, with types of every kind in them. */
+/* Maps of every type that has entries, with types that are hard to print. */
 #include <linux/bpf.h>
 #include <stdbool.h>
 #include <bpf/bpf_helpers.h>
@@ -157,7 +157,7 @@ int counts[3];
 struct flow last = { .ip = 1 };
 
 SEC("xdp")
-int zoo(struct xdp_md *ctx)
+int send(struct xdp_md *ctx)
 {
 	struct flow *f = &last;
 
