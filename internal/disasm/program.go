@@ -134,10 +134,10 @@ func (r *Program) readMachineCode(info *ebpf.ProgramInfo) {
 
 // Compiled says why there is no machine code, nil when there is.
 func (r *Program) Compiled() error {
-	if r.Info.JitedLen == 0 || len(r.Functions) == 0 || r.Functions[0].Size == 0 {
+	if r.Info.JitedLen == 0 {
 		return ErrNotCompiled
 	}
-	if r.Functions[0].Code == nil {
+	if len(r.Functions) == 0 || r.Functions[0].Code == nil {
 		return ErrHidden
 	}
 	return nil
