@@ -349,10 +349,13 @@ func (k *Kernel) markPin(t host.Target, p outsidePin) error {
 	return k.mark(t, pinMarks, p.path)
 }
 
-// findable reports whether a map that is pinned outside is there for whoever
-// asks for it by its name: because objects of ours did, or because it is not
-// ours.
+// findable reports whether a map that is pinned outside, or may be, is there for
+// whoever asks for it by its name: because objects of ours did, or because it
+// is not ours.
 func (k *Kernel) findable(path string) bool {
+	if _, err := os.Lstat(path); err != nil {
+		return true
+	}
 	named, err := k.others(host.Target{}, nameMarks, path)
 	if err != nil || len(named) > 0 {
 		return err == nil
@@ -398,6 +401,9 @@ func alsoPin(m *ebpf.Map, path string) error {
 // that are ours. Those of another target are ours as well: who leaves last
 // removes them.
 func (k *Kernel) makeDirs(t host.Target, dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() && k.marked(t, dirMarks, dir) {
+		return nil // and so are those above
+	}
 	exists, err := ancestor(dir)
 	if err != nil {
 		return err
