@@ -182,7 +182,7 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) error {
 		if next == nil || err != nil {
 			return err
 		}
-		if err = next.give(ctx); err == nil {
+		if err = d.give(ctx, next); err == nil {
 			return d.leave(next)
 		}
 		d.failed(next, err)

@@ -140,14 +140,18 @@ func (h *handover) start(ctx context.Context, files []inherited) (err error) {
 }
 
 // give gives our place to the successor. Nothing of ours works any more.
-func (h *handover) give(ctx context.Context) error {
+func (d *daemon) give(ctx context.Context, h *handover) error {
 	h.next.deadline = time.Now().Add(h.limit)
 	err := h.next.talk.say("go")
 	if err == nil {
 		err = h.next.hear(ctx, "ready")
 	}
 	if err == nil {
-		err = h.next.talk.say("yours")
+		// Before it says anything itself: it would not be listened to.
+		tell(d.log, fmt.Sprintf("MAINPID=%d\nREADY=1", h.next.process.Pid))
+		if err = h.next.talk.say("yours"); err != nil {
+			tell(d.log, fmt.Sprintf("MAINPID=%d", os.Getpid()))
+		}
 	}
 	if err != nil {
 		h.next.kill()
@@ -165,9 +169,7 @@ func (d *daemon) failed(h *handover, err error) {
 // leave ends what is left of us when the successor works.
 func (d *daemon) leave(h *handover) error {
 	d.sockets.gone = true
-	pid := h.next.process.Pid
-	tell(d.log, fmt.Sprintf("MAINPID=%d\nREADY=1", pid))
-	d.log.Info("handed over", "to", h.path, "pid", pid)
+	d.log.Info("handed over", "to", h.path, "pid", h.next.process.Pid)
 	h.done <- nil
 	d.last.Wait() // for the answer to who asked
 	return nil
