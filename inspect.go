@@ -66,6 +66,9 @@ type ProgramPlan struct {
 	Segment int       `json:"segment,omitempty"` // from 1
 	Why     string    `json:"why,omitempty"`     // why it is not inlined
 	Maps    []MapPlan `json:"maps"`
+	// Priority is where a program written for libxdp asks to run: before those
+	// of higher numbers. The document's order holds. nil: it does not ask.
+	Priority *int `json:"priority,omitempty"`
 	// Cost is what the program costs alone: in a chain of its own.
 	Cost Cost `json:"cost"`
 }

@@ -94,6 +94,9 @@ func printPlan(w io.Writer, h l3af.Hook, x *l3af.ChainPlan) error {
 		} else {
 			fmt.Fprintln(w, "   goes on  never: it is the last")
 		}
+		if p.Priority != nil {
+			fmt.Fprintf(w, "   asks     for priority %d (XDP_RUN_CONFIG); the document's order holds\n", *p.Priority)
+		}
 		for j, m := range p.Maps {
 			label := "maps"
 			if j > 0 {

@@ -211,7 +211,7 @@ func (n *Node) ExplainChain(ctx context.Context, h l3af.Hook, s *l3af.State) (*l
 		if len(wrong) > 0 {
 			return nil, &l3af.InvalidError{Mistakes: wrong}
 		}
-		p.Entry = bound.Member.Entry
+		p.Entry, p.Priority = bound.Member.Entry, bound.Priority
 		alone, err := chain.Compose(h.Kind, []chain.Member{bound.Member})
 		if err != nil {
 			return nil, err
