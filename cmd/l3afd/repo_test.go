@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,45 +37,52 @@ func (r *repo) url() string { return "file://" + r.root }
 // and files with their text, which may be run if they begin with #!.
 func (r *repo) pack(name, version, file string, objects []string, files map[string]string) {
 	r.Helper()
-	var packed bytes.Buffer
-	z := gzip.NewWriter(&packed)
-	w := tar.NewWriter(z)
 	top, _, _ := strings.Cut(file, ".")
-	add := func(name, text string) {
-		mode := int64(0o644)
-		if strings.HasPrefix(text, "#!") {
-			mode = 0o755
-		}
-		if err := w.WriteHeader(&tar.Header{Name: "./" + top + "/" + name, Mode: mode, Size: int64(len(text))}); err != nil {
-			r.Fatal(err)
-		}
-		if _, err := io.WriteString(w, text); err != nil {
-			r.Fatal(err)
-		}
-	}
+	all := map[string]string{}
 	for _, o := range objects {
 		text, err := os.ReadFile(filepath.Join("testdata", "repo", o))
 		if err != nil {
 			r.Fatal(err)
 		}
-		add(o, string(text))
+		all[o] = string(text)
 	}
 	for name, text := range files {
-		add(name, text)
-	}
-	if err := w.Close(); err != nil {
-		r.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
-		r.Fatal(err)
+		all[name] = text
 	}
 	dir := filepath.Join(r.root, name, version, codename)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		r.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, file), packed.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, file), archive(r, top, all), 0o644); err != nil {
 		r.Fatal(err)
 	}
+}
+
+// archive packs files into one directory. What begins with #! may be run.
+func archive(t testing.TB, top string, files map[string]string) []byte {
+	t.Helper()
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	w := tar.NewWriter(z)
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		text, mode := files[name], int64(0o644)
+		if strings.HasPrefix(text, "#!") {
+			mode = 0o755
+		}
+		if err := w.WriteHeader(&tar.Header{Name: "./" + top + "/" + name, Mode: mode, Size: int64(len(text))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return packed.Bytes()
 }
 
 // upstream is a node that L3AF's control plane talks to: it runs in the

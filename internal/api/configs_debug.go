@@ -13,7 +13,7 @@ import (
 type Debug struct {
 	Program         configs.Program         `json:"Program"`
 	FilePath        string                  `json:"FilePath" description:"The package."`
-	RestartCount    int                     `json:"RestartCount"`
+	RestartCount    int                     `json:"RestartCount" description:"How often the agent was started again."`
 	PrevMapNamePath string                  `json:"PrevMapNamePath" description:"Always empty."`
 	MapNamePath     string                  `json:"MapNamePath" description:"Always empty."`
 	ProgID          uint32                  `json:"ProgID" description:"The kernel's; 0 when it does not run."`
@@ -67,6 +67,9 @@ func (s *Server) getBPFs(w http.ResponseWriter, r *http.Request) error {
 			if l.link != 0 {
 				d.ProbeLinks = append(d.ProbeLinks, l.link)
 			}
+		}
+		if l.agent != nil {
+			d.RestartCount = l.agent.Restarts
 		}
 		for _, name := range l.maps {
 			m := DebugMap{Name: name}

@@ -118,13 +118,14 @@ type live struct {
 	link    uint32
 	maps    []string
 	monitor []l3af.MonitorStatus
+	agent   *l3af.AgentStatus // nil: it has none
 }
 
 func liveOf(st *l3af.Status, p *configs.Placed) live {
 	if p.Probe != nil {
 		for _, s := range st.Probes {
 			if s.Name == p.Probe.Name {
-				return live{s.State == l3af.Running, s.ProgramID, s.LinkID, nil, s.Monitor}
+				return live{s.State == l3af.Running, s.ProgramID, s.LinkID, nil, s.Monitor, s.Agent}
 			}
 		}
 		return live{}
@@ -137,7 +138,7 @@ func liveOf(st *l3af.Status, p *configs.Placed) live {
 		for _, s := range c.Programs {
 			if s.Name == p.Program.Name {
 				running := c.ProgramID != 0 && s.Linkage != "" && s.State == ""
-				l := live{running: running, maps: s.Maps, monitor: s.Monitor}
+				l := live{running: running, maps: s.Maps, monitor: s.Monitor, agent: s.Agent}
 				if running {
 					l.id, l.link = c.ProgramID, c.LinkID
 				}

@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"syscall"
 	"time"
 )
 
@@ -130,6 +131,21 @@ func (e *unavailable) Unwrap() error { return e.error }
 
 // fetch gets a package, unless it is what the server had when known was said.
 func fetch(ctx context.Context, client *http.Client, ref, name string, known validators) (*Package, validators, error) {
+	limit := int64(maxArchive)
+	if isObject(name) {
+		limit = maxObject
+	}
+	b, now, err := fetchBytes(ctx, client, ref, limit, known)
+	if err != nil {
+		return nil, now, err
+	}
+	p, err := packed(name, b)
+	return p, now, err
+}
+
+// fetchBytes gets the bytes of a file, unless it is what the server had when known was
+// said.
+func fetchBytes(ctx context.Context, client *http.Client, ref string, limit int64, known validators) ([]byte, validators, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, ref, nil)
 	if err != nil {
 		return nil, validators{}, err
@@ -163,16 +179,57 @@ func fetch(ctx context.Context, client *http.Client, ref, name string, known val
 	case res.StatusCode != http.StatusOK:
 		return nil, now, said
 	}
-	limit := int64(maxArchive)
-	if isObject(name) {
-		limit = maxObject
-	}
 	b, err := upTo(res.Body, res.ContentLength, limit)
 	if err != nil {
 		return nil, now, fmt.Errorf("download: %w", withoutURL(err))
 	}
-	p, err := packed(name, b)
-	return p, now, err
+	return b, now, nil
+}
+
+// Archive gets the files of an archive, which may hold anything, by the file://,
+// http:// or https:// URL of it. The errors are those of [Opener.Open].
+func (r Remote) Archive(ctx context.Context, ref string) (map[string][]byte, error) {
+	u, err := url.Parse(ref)
+	if err != nil {
+		return nil, fmt.Errorf("%s: not a URL", clip(ref))
+	}
+	var b []byte
+	switch u.Scheme {
+	case "file":
+		b, err = fromDisk(u.Path)
+	case "http", "https":
+		var client *http.Client
+		if client, err = r.client(); err == nil {
+			b, _, err = fetchBytes(ctx, client, ref, maxArchive, validators{})
+		}
+	default:
+		err = errors.New("want a file://, http:// or https:// URL")
+	}
+	var packed map[string]file
+	if err == nil {
+		packed, err = unpack(path.Base(u.Path), b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", clip(ref), err)
+	}
+	files := make(map[string][]byte, len(packed))
+	for name, f := range packed {
+		files[name] = f.data
+	}
+	return files, nil
+}
+
+// Unavailable reports whether an error is that a server cannot be asked now.
+func Unavailable(err error) bool { return errors.As(err, new(*unavailable)) }
+
+func fromDisk(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, cause(err)
+	}
+	defer f.Close()
+	text, err := all(f, maxArchive)
+	return text.data, err
 }
 
 // withoutURL drops the URL of an error, which the caller says.

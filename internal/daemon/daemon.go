@@ -25,7 +25,6 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 
 	"l3af/internal/api"
-	"l3af/internal/artifact"
 	"l3af/internal/gate"
 	"l3af/internal/kernel"
 	"l3af/internal/node"
@@ -244,7 +243,7 @@ func (d *daemon) serve(ctx context.Context, listeners []*listener, hangups <-cha
 	}
 	n, err := node.Open(node.Options{
 		Dir: d.stateDir, Lock: state, Kernel: k, Log: log,
-		Remote:  artifact.Remote{CA: d.packageCA, Certificate: d.packageCert, Key: d.packageKey, Timeout: d.packageTimeout},
+		Remote:  d.remote(),
 		Samples: d.monitorSamples, AgentPoll: d.agentPoll,
 		Observe: func(r node.Reconciled) {
 			d.metrics.Observe(r.Duration, r.Steps, r.Failures)
@@ -286,7 +285,11 @@ func (d *daemon) serve(ctx context.Context, listeners []*listener, hangups <-cha
 		"socket", d.socket, "listen", d.listen, "state", d.stateDir, "bpffs", d.bpffs)
 
 	// The node works until the API has answered its last request.
-	server := api.New(n, api.Options{Log: log, Metrics: d.metrics, Configs: d.upstream(log), Swagger: d.swagger})
+	opts := api.Options{Log: log, Metrics: d.metrics, Configs: d.upstream(log), Swagger: d.swagger}
+	if d.restartRepo != "" {
+		opts.Restart = d.restartWith
+	}
+	server := api.New(n, opts)
 	d.last = server
 	working, rest := context.WithCancel(context.WithoutCancel(ctx))
 	defer rest()

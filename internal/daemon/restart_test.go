@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// Only vX.Y.Z is a version, and only what is needed of its archive is installed,
+// in the place of what is there.
+func TestRestartVersions(t *testing.T) {
+	for version, ok := range map[string]bool{"v2.1.0": true, "v0.0.100": true, "v0.0.101": false, "2.1.0": false, "v2.1": false, "v2.1.0-rc1": false,
+		"": false, "v1.2.3/../..": false, "v01.2.3": true, "v9999999999.0.0": false, "v1.2.3\n": false} {
+		if err := checkVersion(version, 100); (err == nil) != ok {
+			t.Errorf("%q: %v", version, err)
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "v1.0.0")
+	for _, binary := range []string{"one", "two"} {
+		names, err := install(dir, map[string][]byte{"x/l3afd": []byte(binary), "x/l3afd.cfg": []byte("[l3afd]\n"), "x/other": nil})
+		if err != nil || !slices.Equal(names, []string{"l3afd", "l3afd.cfg"}) {
+			t.Errorf("installed %q, %v", names, err)
+		}
+		entries, err := os.ReadDir(dir)
+		text, _ := os.ReadFile(filepath.Join(dir, "l3afd"))
+		info, _ := os.Stat(filepath.Join(dir, "l3afd"))
+		if err != nil || len(entries) != 2 || string(text) != binary || info.Mode().Perm() != 0o755 {
+			t.Errorf("%v: %q, %v, %v", entries, text, info.Mode(), err)
+		}
+	}
+	for _, files := range []map[string][]byte{{}, {"l3afd.cfg": nil}, {"l3afd": nil, "a/l3afd": nil}} {
+		if names, err := install(dir, files); err == nil {
+			t.Errorf("installed %q of %v", names, files)
+		}
+	}
+	link := filepath.Join(dir, "latest", "l3afd")
+	for _, to := range []string{"/a", "/b"} {
+		if err := lead(link, to); err != nil {
+			t.Error(err)
+		}
+		if got, err := os.Readlink(link); err != nil || got != to {
+			t.Errorf("leads to %s, %v", got, err)
+		}
+	}
+}
+
+// A version that brings a configuration file is started with it, where this one
+// was started with that of a version.
+func TestRestartConfig(t *testing.T) {
+	const latest, next = "/usr/local/l3afd/latest/l3afd.cfg", "/usr/local/l3afd/v2.0.0/l3afd.cfg"
+	for _, c := range []struct {
+		now        string
+		args, want []string
+	}{
+		{latest, []string{"-config", latest, "-socket", "/s"}, []string{"-config", next, "-socket", "/s"}},
+		{latest, []string{"--config=" + latest}, []string{"-config=" + next}},
+		{"/usr/local/l3afd/v1.0.0/l3afd.cfg", []string{"-config", "/usr/local/l3afd/v1.0.0/l3afd.cfg"}, []string{"-config", next}},
+		{"/etc/l3afd.cfg", []string{"-config", "/etc/l3afd.cfg"}, []string{"-config", "/etc/l3afd.cfg"}},
+		{"", []string{"-socket", "/s"}, []string{"-socket", "/s"}},
+	} {
+		if got := withConfig(slices.Clone(c.args), c.now, latest, next); !slices.Equal(got, c.want) {
+			t.Errorf("%q: got %q, want %q", c.args, got, c.want)
+		}
+	}
+}
