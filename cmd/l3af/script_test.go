@@ -139,6 +139,7 @@ func (m *machine) close() {
 	if m.l3afd != nil {
 		_ = m.end(syscall.SIGKILL)
 	}
+	testenv.EndBelow(m.TB, m.dir)
 	// The daemon mounted it.
 	if err := unix.Unmount(m.path("bpf"), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 		m.Errorf("unmount bpffs: %v", err)

@@ -19,7 +19,7 @@ import (
 func TestAgentsUnderTraffic(t *testing.T) {
 	testenv.Clean(t)
 	wire(t)
-	n := newNode(t)
+	n := newHeir(t)
 	pack := filepath.Join(n.dir, "pack")
 	object, err := os.ReadFile("../../programs/stats/stats.bpf.o")
 	if err != nil {
@@ -77,6 +77,13 @@ func TestAgentsUnderTraffic(t *testing.T) {
 	n.settled()
 	if now := pid(); now != before {
 		t.Errorf("after kill -9 the agent is pid %d, was %d", now, before)
+	}
+	old := n.pid()
+	n.signal(old, unix.SIGHUP)
+	n.changes(old)
+	n.settled()
+	if now := pid(); now != before {
+		t.Errorf("after a handover the agent is pid %d, was %d", now, before)
 	}
 	if err := unix.Kill(before, unix.SIGKILL); err != nil {
 		t.Fatal(err)

@@ -85,6 +85,7 @@ func newNode(t testing.TB) *node {
 	n.log = log
 	t.Cleanup(func() {
 		n.kill()
+		testenv.EndBelow(t, n.dir)
 		log.Close()
 		if text, err := os.ReadFile(log.Name()); t.Failed() && err == nil {
 			t.Logf("l3afd says:\n%s", text[max(0, len(text)-8000):])
