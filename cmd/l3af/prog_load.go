@@ -14,7 +14,7 @@ import (
 	"l3af/internal/near"
 )
 
-const loadArgs = "OBJ PATH [type TYPE] [{xdpmeta_dev|offload_dev} NAME] [map {idx IDX|name NAME} MAP]… [pinmaps DIR] [autoattach]"
+const loadArgs = "OBJ PATH [type TYPE] [{xdpmeta_dev|offload_dev} NAME] [map {idx IDX|name NAME} MAP]… [pinmaps DIR] [autoattach] [kernel_btf FILE]"
 
 var progLoadVerbs = []verb{{
 	name: "load", args: loadArgs,
@@ -29,7 +29,8 @@ is mounted where it is missing. With -d the verifier says what it did.
   map name NAME MAP      use a map that there is in place of the object's; with idx by its
                          number in the object. MAP is ` + mapSelection.usage() + `
   pinmaps DIR            pin the maps too
-  autoattach             attach it to the event that its section names, and pin the link`,
+  autoattach             attach it to the event that its section names, and pin the link
+  kernel_btf FILE        the kernel's types, where it does not give them itself`,
 	example: `  l3af prog load acl.bpf.o /sys/fs/bpf/acl
   l3af prog load acl.bpf.o /sys/fs/bpf/acl map name deny pinned /sys/fs/bpf/deny`,
 	run: func(c *call) error { return c.progLoad(false) },
@@ -159,12 +160,17 @@ func (c *call) loading(all bool) (_ *loading, err error) {
 			l.pinMaps, err = c.next("folder for maps")
 		case c.take("autoattach"):
 			l.attach = true
+		case c.take("kernel_btf"):
+			var file string
+			if file, err = c.next("file of the kernel's types"); err == nil {
+				err = l.KernelTypes(file)
+			}
 		case c.take("xdpmeta_dev"):
 			device, err = c.loadDevice(l.Bind)
 		case c.take("offload_dev"), c.take("dev"):
 			device, err = c.loadDevice(l.Offload)
 		default:
-			err = &usageError{fmt.Sprintf("unknown word %q", c.peek()), "there is type, map, pinmaps, autoattach, xdpmeta_dev and offload_dev"}
+			err = &usageError{fmt.Sprintf("unknown word %q", c.peek()), "there is type, map, pinmaps, autoattach, kernel_btf, xdpmeta_dev and offload_dev"}
 		}
 		if err != nil {
 			return nil, err

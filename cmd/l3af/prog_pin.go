@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -101,11 +102,6 @@ func (c *call) pin(path string, object interface{ Pin(string) error }) error {
 // socketAttachTypes are those that prog attach takes.
 var socketAttachTypes = []string{"sk_msg_verdict", "sk_skb_verdict", "sk_skb_stream_verdict", "sk_skb_stream_parser", "flow_dissector"}
 
-// oldAttachTypes are what bpftool called them before 7.2.
-var oldSocketTypes = map[string]string{
-	"msg_verdict": "sk_msg_verdict", "skb_verdict": "sk_skb_verdict", "stream_verdict": "sk_skb_stream_verdict", "stream_parser": "sk_skb_stream_parser",
-}
-
 func (c *call) progAttach(attach bool) error {
 	p, err := c.selectProgram()
 	if err != nil {
@@ -116,15 +112,8 @@ func (c *call) progAttach(attach bool) error {
 	if err != nil {
 		return err
 	}
-	if now, ok := oldSocketTypes[name]; ok {
-		name = now
-	}
 	t, known := inspect.ParseAttachType(name)
-	taken := false
-	for _, s := range socketAttachTypes {
-		taken = taken || s == name
-	}
-	if !known || !taken {
+	if !known || !slices.Contains(socketAttachTypes, string(inspect.AttachType(t))) {
 		return &usageError{fmt.Sprintf("cannot attach to %q", name), near.Hint(name, socketAttachTypes)}
 	}
 	target := 0 // this network namespace

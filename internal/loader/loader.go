@@ -25,6 +25,7 @@ type Object struct {
 
 	name     string // what stands before those of its sections' maps
 	replaced map[string]*ebpf.Map
+	kernel   *btf.Spec // nil: as the kernel gives them
 }
 
 // Open reads an object file.
@@ -164,10 +165,22 @@ func (o *Object) Replace(name string, m *ebpf.Map) error {
 	return nil
 }
 
+// KernelTypes has programs that adapt themselves to the kernel read its types
+// from a file.
+func (o *Object) KernelTypes(file string) error {
+	types, err := btf.LoadSpec(file)
+	if err != nil {
+		return fmt.Errorf("kernel types of %s: %w", file, err)
+	}
+	o.kernel = types
+	return nil
+}
+
 // Load loads what is left of the object. Maps that say so are pinned under the
 // directory, or used from there. With log, the verifier says in it what it did.
 func (o *Object) Load(pins string, log bool) (*ebpf.Collection, error) {
 	opts := ebpf.CollectionOptions{MapReplacements: maps.Clone(o.replaced), Maps: ebpf.MapOptions{PinPath: pins}}
+	opts.Programs.KernelTypes = o.kernel
 	if log {
 		opts.Programs.LogLevel = ebpf.LogLevelBranch | ebpf.LogLevelStats
 	}
