@@ -100,6 +100,32 @@ func TestMapsAsBpftool(t *testing.T) {
 	}
 }
 
+// An abbreviation means the verb that it means to bpftool.
+func TestMapAbbreviations(t *testing.T) {
+	verbs := mapObject().verbs
+	for i, v := range verbs {
+		if want := strings.Fields(mapVerbs)[i]; v.name != want || len(verbs) != len(strings.Fields(mapVerbs)) {
+			t.Errorf("verb %d is %s, want %s", i, v.name, want)
+		}
+	}
+	testenv.Clean(t)
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "l3af_short", Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Put(uint32(1), uint32(7)); err != nil {
+		t.Fatal(err)
+	}
+	for _, verb := range []string{"l", "d", "lo", "g"} {
+		args := []string{"map", verb, "id", mapID(t, m)}
+		if verb == "lo" {
+			args = append(args, "key", "1", "0", "0", "0")
+		}
+		sameAsBpftool(t, []string{"pids"}, args...)
+	}
+}
+
 // Several maps of one name are several documents in one.
 func TestMapDumpSeveral(t *testing.T) {
 	testenv.Clean(t)

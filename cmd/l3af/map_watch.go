@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -33,13 +35,13 @@ type look struct {
 }
 
 // mapWatch looks at maps until it is interrupted.
-func (c *call) mapWatch(maps []*entries.Map, o *watchOptions) error {
+func (c *call) mapWatch(list []*entries.Map, o *watchOptions) error {
 	every, err := c.interval()
 	if err != nil {
 		return err
 	}
-	people := make([]*entries.People, len(maps))
-	for i, m := range maps {
+	people := make([]*entries.People, len(list))
+	for i, m := range list {
 		if !m.HasNumbers() {
 			return fmt.Errorf("watch %s: there are no numbers in its values: it has no BTF, or nothing that can be added", m)
 		}
@@ -55,13 +57,13 @@ func (c *call) mapWatch(maps []*entries.Map, o *watchOptions) error {
 			l.Seconds = now.Sub(at).Seconds()
 		}
 		numbers := map[string][]btftext.Number{}
-		for i, m := range maps {
+		for i, m := range list {
 			if err := l.read(c, m, people[i], before, numbers); err != nil {
 				return fmt.Errorf("watch %s: %w", m, err)
 			}
 		}
 		before, at = numbers, now
-		if err := c.printLook(&l, n, len(maps) > 1); err != nil {
+		if err := c.printLook(&l, n, len(list) > 1); err != nil {
 			return err
 		}
 		if n == o.count {
@@ -155,17 +157,27 @@ func (w *watched) rate() float64 {
 	return *w.Rate
 }
 
-// keyText is a key on one line.
+// keyText is a key on one line, as documents have it.
 func keyText(key any) string {
 	switch k := key.(type) {
 	case nil:
 		return "-"
-	case string:
-		return k
+	case map[string]any:
+		parts := make([]string, 0, len(k))
+		for _, name := range slices.Sorted(maps.Keys(k)) {
+			parts = append(parts, name+": "+keyText(k[name]))
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
+	case []any:
+		parts := make([]string, len(k))
+		for i, e := range k {
+			parts[i] = keyText(e)
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
 	}
-	text, err := json.Marshal(key)
+	text, err := doc.YAML(key)
 	if err != nil {
 		return fmt.Sprint(key)
 	}
-	return string(text)
+	return strings.TrimSpace(string(text))
 }

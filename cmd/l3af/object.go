@@ -254,7 +254,9 @@ func bpftoolLine(root *cobra.Command, objects []object, args []string) []string 
 	}
 	o, before, rest := objects[i], args[:at], slices.Clone(args[at+1:])
 	if v := slices.IndexFunc(rest, func(s string) bool { return !bpftoolOption(s) }); v >= 0 && !o.has(rest[v]) {
-		if j := slices.IndexFunc(o.verbs, func(c verb) bool { return abbreviates(rest[v], c.name) }); j >= 0 {
+		if j := slices.IndexFunc(o.verbs, func(c verb) bool {
+			return slices.ContainsFunc(append(c.aliases, c.name), func(name string) bool { return abbreviates(rest[v], name) })
+		}); j >= 0 {
 			rest[v] = o.verbs[j].name
 		}
 	}

@@ -24,7 +24,7 @@ func TestBpftoolLine(t *testing.T) {
 	}
 	objects := []object{
 		{name: "prog", verbs: append([]verb{show}, list("dump", "pin")...)},
-		{name: "map", verbs: append([]verb{show}, list("dump", "delete")...)},
+		{name: "map", verbs: append([]verb{show}, list("dump", "lookup", "delete")...)},
 		{name: "cgroup", verbs: []verb{show}},
 	}
 	root := &cobra.Command{}
@@ -38,6 +38,8 @@ func TestBpftoolLine(t *testing.T) {
 		"prog -f list":              "prog -f list",
 		"p s id 4":                  "prog show id 4",
 		"m d name x":                "map dump name x",
+		"m l name x":                "map show name x", // list comes before lookup
+		"m lo name x":               "map lookup name x",
 		"m de name x":               "map delete name x",
 		"map -j d name x":           "map -j dump name x",
 		"prog li":                   "prog li",
