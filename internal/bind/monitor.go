@@ -51,6 +51,7 @@ const maxMonitored = 1024
 // in contents that these are to be there.
 func (b *binder) monitors(member string, s l3af.Settings, contents []host.Contents) ([]Monitor, []host.Contents) {
 	var list []Monitor
+	there := wanted{}
 	for i, e := range s.Monitor {
 		path, spec := fmt.Sprintf(".monitor[%d]", i), b.spec.Maps[e.Map]
 		switch {
@@ -85,8 +86,11 @@ func (b *binder) monitors(member string, s l3af.Settings, contents []host.Conten
 				b.fail(path+".key", "", "%s of %s is there already", clip(row.Text), row.Aggregator)
 			default:
 				list = append(list, row)
-				if !c.indexed() {
-					contents = present(contents, row.MapKey)
+				if c.indexed() {
+					continue // every index has an entry
+				}
+				if contents = there.add(contents, row.MapKey); len(there[e.Map]) == int(spec.MaxEntries)+1 {
+					b.fail(path+".key", "", "the entry does not fit: the map %q holds %d (max_entries)", e.Map, spec.MaxEntries)
 				}
 			}
 		}
@@ -94,12 +98,22 @@ func (b *binder) monitors(member string, s l3af.Settings, contents []host.Conten
 	return list, contents
 }
 
-// present adds to what is wanted that there is an entry.
-func present(contents []host.Contents, key host.MapKey) []host.Contents {
+// wanted are the keys that are to be in maps, by map.
+type wanted map[string]map[string]bool
+
+// add adds to what is wanted of a map that a key has an entry.
+func (w wanted) add(contents []host.Contents, key host.MapKey) []host.Contents {
 	i := slices.IndexFunc(contents, func(c host.Contents) bool { return c.Map == key.Map })
 	if i < 0 {
 		i, contents = len(contents), append(contents, host.Contents{Member: key.Member, Map: key.Map})
 	}
+	if w[key.Map] == nil {
+		w[key.Map] = map[string]bool{}
+		for _, e := range contents[i].Entries {
+			w[key.Map][string(e.Key)] = true
+		}
+	}
+	w[key.Map][string(key.Key)] = true
 	if !slices.ContainsFunc(contents[i].Present, func(k []byte) bool { return bytes.Equal(k, key.Key) }) {
 		contents[i].Present = append(contents[i].Present, key.Key)
 	}

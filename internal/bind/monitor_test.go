@@ -26,6 +26,8 @@ func TestMonitors(t *testing.T) {
 		{`[{"map": "blind", "key": "0x01020304"}]`, fmt.Sprintf("blind 0x01020304 scalar %x\npresent blind 1", native(uint32(0x01020304)))},
 		{`[{"map": "blind", "key": "6-7"}]`, "blind 6 scalar 06000000\nblind 7 scalar 07000000\npresent blind 2"},
 		{`[{"map": "blind", "key": [1, 2, 3, 4]}]`, "blind [1,2,3,4] scalar 01020304\npresent blind 1"},
+		{`[{"map": "lru", "key": "0-9"}]`, `monitor[0].key: the entry does not fit: the map "lru" holds 8 (max_entries)`},
+		{`[{"map": "percpu_hash", "key": "0-3"}]`, "percpu_hash 0 scalar 00000000\npercpu_hash 1 scalar 01000000\npercpu_hash 2 scalar 02000000\npercpu_hash 3 scalar 03000000\npresent percpu_hash 4"},
 		{`[{"map": "lru", "key": "2-2"}, {"map": "lru", "key": 2}]`, `monitor[1].key: 2 of scalar is there already`},
 		{`[{"map": "lru", "key": "5-2"}]`, `monitor[0].key: the range "5-2" ends before it begins (write 2-5)`},
 		{`[{"map": "lru", "key": "0-1024"}]`, `monitor[0].key: the range "0-1024" is too large: a program can have 1024 monitored entries`},
@@ -107,4 +109,32 @@ func native(v any) []byte {
 		panic(err)
 	}
 	return b
+}
+
+// Whatever a range says, it names no more keys than it may, each once.
+func FuzzMonitorKey(f *testing.F) {
+	pkg := bare(f, "all.bpf.o")
+	for _, s := range []string{"0-3", "3-0", "7", "-1", "0-99999999999999999999", " 1 - 2 ", "0x1-0x2", "--"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		p := l3af.Program{Name: "one", Settings: l3af.Settings{Monitor: []l3af.Monitor{{Map: "percpu_lru", Key: key}}}}
+		b, mistakes := Program(pkg, l3af.XDP, p, at)
+		if (b == nil) != (len(mistakes) > 0) {
+			t.Fatalf("%q: %v, %v", key, b, mistakes)
+		}
+		if b == nil {
+			return
+		}
+		seen := map[string]bool{}
+		for _, m := range b.Monitors {
+			if seen[string(m.Key)] || len(m.Key) != 4 {
+				t.Errorf("%q: key %x", key, m.Key)
+			}
+			seen[string(m.Key)] = true
+		}
+		if len(seen) == 0 || len(seen) > 64 {
+			t.Errorf("%q: %d keys", key, len(seen))
+		}
+	})
 }
