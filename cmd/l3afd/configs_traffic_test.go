@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
 
 	"l3af"
 	"l3af/internal/testenv"
@@ -304,4 +306,58 @@ func TestUpstreamDirections(t *testing.T) {
 	if st := u.settled(); len(st.Probes) != 0 || len(st.Chains) != 1 {
 		t.Errorf("left: %+v", st)
 	}
+}
+
+// The programs of an interface that is gone wait for it, are told, and can be
+// deleted.
+func TestUpstreamInterfaceGone(t *testing.T) {
+	testenv.Clean(t)
+	wire(t)
+	u := newUpstream(t)
+	u.packCounting("1.0", "a", "b")
+	u.start()
+	u.does("update", xdpList(counting("a", 1, nil), counting("b", 2, nil)))
+	rename := func(from, to string) {
+		t.Helper()
+		testenv.In(t, "rx", func() {
+			l, err := netlink.LinkByName(from)
+			if err == nil {
+				err = netlink.LinkSetName(l, to)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	running := func(want string) {
+		t.Helper()
+		u.until("the metric is "+want, func() error {
+			_, metrics := u.call("GET", "/metrics", "")
+			if !strings.Contains(metrics, `l3afd_BPFRunning{direction="xdpingress",ebpf_program="a",host="host",interface_name="v0",ipv4_address="192.0.2.1",version="1.0"} `+want+"\n") {
+				return errors.New("it is not")
+			}
+			return nil
+		})
+	}
+	running("1")
+	rename("v0", "gone")
+	running("0")
+	if got := u.ordered(); got != "a b" {
+		t.Errorf("GET gives %q", got)
+	}
+	u.does("delete", names("v0", "xdp_ingress", "b"))
+	rename("gone", "v0")
+	running("1")
+	u.settled()
+	u.runs("a")
+	rename("v0", "gone")
+	running("0")
+	u.does("delete", names("v0", "xdp_ingress", "a"))
+	if st := u.settled(); len(st.Chains) > 0 {
+		t.Errorf("left: %+v", st.Chains)
+	}
+	if status, answer := u.call("POST", "/l3af/configs/v1/add", xdpList(counting("a", 1, nil))); status != 404 {
+		t.Errorf("an interface that nobody has: %d %s", status, answer)
+	}
+	rename("gone", "v0")
 }
