@@ -42,7 +42,7 @@ func TestBpftoolLine(t *testing.T) {
 		"m lo name x":               "map lookup name x",
 		"m de name x":               "map delete name x",
 		"map -j d name x":           "map -j dump name x",
-		"prog li":                   "prog li",
+		"prog li":                   "prog show",
 		"c":                         "cgroup",
 		"chain show":                "chain show",
 		"-o json prog show":         "-o json prog show",
