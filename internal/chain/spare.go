@@ -193,8 +193,8 @@ type chainEnd struct {
 
 // chainEnds are all of them.
 type chainEnds struct {
-	of  []label // of each part, with the verdict w0
-	fix []chainEnd
+	of       []label    // of each part, with the verdict w0
+	constant []chainEnd // with known verdicts
 }
 
 func newChainEnds(l *listing, parts []*part) *chainEnds {
@@ -207,12 +207,12 @@ func newChainEnds(l *listing, parts []*part) *chainEnds {
 
 // known gives the label where the chain ends with a known verdict.
 func (e *chainEnds) known(l *listing, part int, code int32) label {
-	i := slices.IndexFunc(e.fix, func(f chainEnd) bool { return f.part == part && f.code == code })
+	i := slices.IndexFunc(e.constant, func(f chainEnd) bool { return f.part == part && f.code == code })
 	if i < 0 {
-		i = len(e.fix)
-		e.fix = append(e.fix, chainEnd{l.label(), part, true, code})
+		i = len(e.constant)
+		e.constant = append(e.constant, chainEnd{l.label(), part, true, code})
 	}
-	return e.fix[i].at
+	return e.constant[i].at
 }
 
 // inUse lists those that something leads to, the last part's first, which the
@@ -224,7 +224,7 @@ func (e *chainEnds) inUse(l *listing, falls bool) []chainEnd {
 			all = append(all, chainEnd{at: at, part: part})
 		}
 	}
-	for _, f := range e.fix {
+	for _, f := range e.constant {
 		if l.leads(f.at) {
 			all = append(all, f)
 		}
