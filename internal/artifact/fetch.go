@@ -100,12 +100,13 @@ func (o *Opener) download(ctx context.Context, ref string) (*Package, error) {
 		return nil, errors.New("neither an archive nor an object file: its name ends in none of .tar.gz, .tgz, .zip and .o")
 	}
 	known, have := o.store.fetched(ref)
-	if o.client == nil {
-		if o.client, err = o.remote.client(); err != nil {
+	client := o.client
+	if client == nil {
+		if client, err = o.remote.client(); err != nil {
 			return nil, err
 		}
 	}
-	p, now, err := fetch(ctx, o.client, ref, name, known)
+	p, now, err := fetch(ctx, client, ref, name, known)
 	switch {
 	case errors.Is(err, errUnchanged) && have != nil:
 		return have, nil

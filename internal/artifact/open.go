@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Opener opens packages by reference. The zero value opens all that is not on
-// other machines, and fetches from those with no certificates of its own.
+// Opener opens packages by reference, from several goroutines if need be. The
+// zero value fetches with no certificates of its own, and everything anew.
 type Opener struct {
 	remote Remote
 	log    *slog.Logger
