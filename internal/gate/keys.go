@@ -232,6 +232,8 @@ func (k *Keys) admit(s tls.ConnectionState) error {
 	if len(k.rules) == 0 || slices.ContainsFunc(k.rules, func(r rule) bool { return r.admits(c) }) {
 		return nil
 	}
+	// Only who has a certificate of the CA can fill the log with this.
+	k.log.Warn("client refused: no SAN rule admits its certificate", "names", names(c), "subject", c.Subject.String(), "serial", c.SerialNumber.Text(16))
 	return fmt.Errorf("no SAN rule admits the client's certificate (%s)", strings.Join(names(c), ", "))
 }
 

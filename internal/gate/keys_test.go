@@ -135,7 +135,8 @@ func TestCertificates(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			f := files(t, server, ca)
 			f.Rules, f.MinVersion = r.rules, r.min
-			keys, err := OpenKeys(f, nil)
+			var log bytes.Buffer
+			keys, err := OpenKeys(f, slog.New(slog.NewTextHandler(&log, nil)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -146,6 +147,9 @@ func TestCertificates(t *testing.T) {
 			}
 			if err := enter(echo(t, keys), config); (err == nil) != r.in {
 				t.Errorf("let in: %t, %v", err == nil, err)
+			}
+			if told := strings.Contains(log.String(), "no SAN rule admits"); told && (r.in || len(r.rules) == 0) || !told && strings.HasPrefix(r.name, "wrong SAN") {
+				t.Errorf("the log says %s", log.String())
 			}
 		})
 	}
