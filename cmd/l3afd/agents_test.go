@@ -14,19 +14,17 @@ import (
 	"l3af/internal/testenv"
 )
 
-// Programs with agents, slow, failing and dying, come and go under traffic:
-// at all times the rest of the chain sees every packet, and none is lost.
-func TestAgentsUnderTraffic(t *testing.T) {
-	testenv.Clean(t)
-	wire(t)
-	n := newHeir(t)
+// agentPackage makes a package of the program stats with two agents: seed, which
+// takes so many seconds and ends with such a status, and collect, a daemon.
+func agentPackage(n *node) string {
+	n.Helper()
 	pack := filepath.Join(n.dir, "pack")
 	object, err := os.ReadFile("../../programs/stats/stats.bpf.o")
 	if err != nil {
-		t.Fatal(err)
+		n.Fatal(err)
 	}
 	if err := os.Mkdir(pack, 0o700); err != nil {
-		t.Fatal(err)
+		n.Fatal(err)
 	}
 	for name, text := range map[string]string{
 		"package.yaml": "apiVersion: l3af/v1\nname: counted\nprograms: [{entry: stats, object: stats.bpf.o, hook: xdp}]\nfiles: [seed, collect]\n",
@@ -35,9 +33,19 @@ func TestAgentsUnderTraffic(t *testing.T) {
 		"collect":      "#!/bin/sh\nexec sleep 1000\n",
 	} {
 		if err := os.WriteFile(filepath.Join(pack, name), []byte(text), 0o700); err != nil {
-			t.Fatal(err)
+			n.Fatal(err)
 		}
 	}
+	return pack
+}
+
+// Programs with agents, slow, failing and dying, come and go under traffic:
+// at all times the rest of the chain sees every packet, and none is lost.
+func TestAgentsUnderTraffic(t *testing.T) {
+	testenv.Clean(t)
+	wire(t)
+	n := newHeir(t)
+	pack := agentPackage(n.node)
 	document := func(programs ...string) string {
 		return "apiVersion: l3af/v1\nchains:\n- interface: v0\n  netns: rx\n  hook: xdp\n  programs:\n" + strings.Join(programs, "")
 	}

@@ -101,20 +101,26 @@ func (h *heir) changes(old int) int {
 	return h.pid()
 }
 
-// event waits for an event that holds a text.
+// event waits for an event that holds a text. The daemon that ends ends its
+// streams.
 func (h *heir) event(text string) {
 	h.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	found := errors.New("found")
-	err := h.Events(ctx, func(e l3af.Event) error {
-		if strings.Contains(e.Message, text) {
-			return found
+	for {
+		err := h.Events(ctx, func(e l3af.Event) error {
+			if strings.Contains(e.Message, text) {
+				return found
+			}
+			return nil
+		})
+		if errors.Is(err, found) {
+			return
 		}
-		return nil
-	})
-	if !errors.Is(err, found) {
-		h.Errorf("no event %q: %v", text, err)
+		if ctx.Err() != nil {
+			h.Fatalf("no event %q: %v", text, err)
+		}
 	}
 }
 
@@ -464,4 +470,78 @@ func TestHandoverSettings(t *testing.T) {
 	if _, err := os.Stat(pidFile); err == nil {
 		t.Error("the pid file is left")
 	}
+}
+
+// Agents and probes run on through handovers, also through one that fails when
+// the old daemon has stopped already. One that is asked for while an agent
+// starts waits for the apply that waits for it.
+func TestHandoverKeeps(t *testing.T) {
+	testenv.Clean(t)
+	h := newHeir(t, "-restart-timeout", "1500ms")
+	execs, err := filepath.Abs("../../examples/execs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := func(programs string) string {
+		return "apiVersion: l3af/v1\nprobes: [{name: execs, package: " + execs + ", entry: execs}]\n" +
+			"chains:\n- interface: lo\n  hook: xdp\n  programs:\n" + programs
+	}
+	pack := agentPackage(h.node)
+	collected := "  - {name: first, package: " + pack + ", agent: {start: [collect], daemon: true}}\n"
+	seeded := "  - {name: second, package: " + pack + ", agent: {start: [seed, '1', '0']}}\n"
+	h.start()
+	h.apply(document(collected))
+	type kept struct {
+		agent, restarts int
+		probe, link     uint32
+	}
+	now := func() kept {
+		t.Helper()
+		st := h.settled()
+		a := st.Chains[0].Programs[0].Agent
+		if a == nil || len(st.Probes) != 1 || a.State != l3af.Running || st.Probes[0].State != l3af.Running {
+			t.Fatalf("%+v", st)
+		}
+		return kept{a.PID, a.Restarts, st.Probes[0].LinkID, st.Chains[0].LinkID}
+	}
+	before, pid := now(), h.pid()
+	h.signal(pid, syscall.SIGHUP)
+	pid = h.changes(pid)
+	if got := now(); got != before {
+		t.Errorf("was %+v, is %+v", before, got)
+	}
+	h.put("echo hello 1 >&3; read go <&3; exit 3")
+	h.signal(pid, syscall.SIGHUP)
+	h.event("ended (exit status 3)")
+	if got := now(); got != before || h.pid() != pid {
+		t.Errorf("was %+v, is %+v", before, got)
+	}
+	h.put("")
+	applied := make(chan error, 1)
+	go func() {
+		_, err := h.l3af(document(collected+seeded), "apply", "-f", "-")
+		applied <- err
+	}()
+	h.until("the agent starts", func() error {
+		r, err := h.State(t.Context())
+		if err == nil && r.Number == 1 {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	h.signal(pid, syscall.SIGHUP)
+	h.changes(pid)
+	if err := <-applied; err != nil {
+		t.Error(err)
+	}
+	if got := now(); got != before || len(h.chain("lo", l3af.XDP).Programs) != 2 {
+		t.Errorf("was %+v, is %+v", before, got)
+	}
+	h.apply("apiVersion: l3af/v1")
+	h.until("the agent ends", func() error {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", before.agent)); err == nil {
+			return errors.New("it lives")
+		}
+		return nil
+	})
 }
