@@ -359,6 +359,7 @@ func (c *C) enumBody(id rawbtf.ID, t *rawbtf.Type, level int) string {
 
 // declare is the declaration of something of a type, around what stands for it.
 func (c *C) declare(id rawbtf.ID, qualifiers, inner string, level int) string {
+	tags := "" // clang wants them behind what they are about
 	for range maxDepth {
 		t := c.spec.Type(id)
 		switch t.Kind {
@@ -369,9 +370,9 @@ func (c *C) declare(id rawbtf.ID, qualifiers, inner string, level int) string {
 		case rawbtf.Restrict:
 			qualifiers += "restrict "
 		case rawbtf.TypeTag:
-			qualifiers += "__attribute__((btf_type_tag(" + strconv.Quote(t.Name) + "))) "
+			tags += "__attribute__((btf_type_tag(" + strconv.Quote(t.Name) + "))) "
 		case rawbtf.Ptr:
-			inner, qualifiers = "*"+strings.TrimRight(qualifiers+inner, " "), ""
+			inner, qualifiers, tags = "*"+strings.TrimRight(tags+qualifiers+inner, " "), "", ""
 			if k := c.behind(t.Type); k == rawbtf.Array || k == rawbtf.FuncProto {
 				inner = "(" + inner + ")"
 			}
@@ -381,9 +382,9 @@ func (c *C) declare(id rawbtf.ID, qualifiers, inner string, level int) string {
 		case rawbtf.FuncProto:
 			params := "void"
 			c.inline(id, func() { params = c.params(t) })
-			inner, qualifiers = inner+"("+params+")", ""
+			inner, qualifiers, tags = inner+"("+params+")", "", ""
 		default:
-			return strings.TrimRight(qualifiers+c.reference(id, t, level)+" "+inner, " ")
+			return strings.TrimRight(qualifiers+c.reference(id, t, level)+" "+tags+inner, " ")
 		}
 		id = t.Type
 	}

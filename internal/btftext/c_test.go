@@ -139,7 +139,8 @@ func TestCompiledAgain(t *testing.T) {
 	}
 }
 
-// places are the members of a type, those of anonymous members too.
+// places are the members of a type and the tags of what they point to, those of
+// anonymous members too.
 func places(s *rawbtf.Spec, t *rawbtf.Type) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d:", t.Size)
@@ -148,6 +149,9 @@ func places(s *rawbtf.Spec, t *rawbtf.Type) string {
 			continue
 		}
 		fmt.Fprintf(&b, " %s@%d:%d", m.Name, m.Offset, m.Bits)
+		if p := s.Type(m.Type); p.Kind == rawbtf.Ptr && s.Type(p.Type).Kind == rawbtf.TypeTag {
+			b.WriteString("<" + s.Type(p.Type).Name + ">")
+		}
 		if _, of := s.Resolve(m.Type); of != nil && of.Name == "" && (of.Kind == rawbtf.Struct || of.Kind == rawbtf.Union) {
 			b.WriteString("{" + places(s, of) + "}")
 		}

@@ -106,9 +106,6 @@ func (w *Writer) Bool(b bool) {
 	w.Buf = strconv.AppendBool(w.Buf, b)
 }
 
-// Null writes null.
-func (w *Writer) Null() { w.raw("null") }
-
 // String writes text. What is not UTF-8 in it becomes U+FFFD.
 func (w *Writer) String(s string) {
 	w.element()

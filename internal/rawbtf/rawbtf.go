@@ -84,7 +84,6 @@ type Type struct {
 	Type ID     // of kinds that refer to one type, the element of an array too
 	Len  int    // vlen: members, values, parameters, variables
 
-	order binary.ByteOrder
 	spec  *Spec
 	extra []byte // what follows struct btf_type
 }
