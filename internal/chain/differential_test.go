@@ -2,6 +2,7 @@ package chain
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -290,15 +291,18 @@ func entriesOf(m *ebpf.Map) (map[string]string, error) {
 		}
 	case ebpf.PerCPUArray:
 		for i := range m.MaxEntries() {
-			var values []uint64
+			var values [][]byte
 			if err := m.Lookup(i, &values); err != nil {
 				return nil, err
 			}
-			var sum uint64
+			// Values are counters, or structs of them.
+			sums := make([]uint64, max(1, m.ValueSize()/8))
 			for _, v := range values {
-				sum += v
+				for j := range sums {
+					sums[j] += binary.NativeEndian.Uint64(append(v, make([]byte, 8)...)[8*j:])
+				}
 			}
-			all[fmt.Sprint(i)] = fmt.Sprint(sum)
+			all[fmt.Sprint(i)] = fmt.Sprint(sums)
 		}
 		return all, nil
 	default:

@@ -1,9 +1,11 @@
 package chain
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -98,6 +100,40 @@ func TestXDPTools(t *testing.T) {
 		for _, c := range counts(t, l) {
 			if c.Name == p.by && c.Verdicts[verdict] != before[c.Name]+1 {
 				t.Errorf("%+v: %s said %v", p, c.Name, c.Verdicts)
+			}
+		}
+	}
+}
+
+// All filters of xdp-filter, those that deny by default too, do in one chain
+// what each does alone: the next one runs whatever they say.
+func TestXDPFilters(t *testing.T) {
+	testenv.Clean(t)
+	var members []Member
+	for _, what := range []string{"alw", "dny"} {
+		for _, of := range []string{"all", "eth", "ip", "tcp", "udp"} {
+			name := what + "_" + of
+			spec := xdpTool(t, "xdpfilt_"+name)
+			for _, m := range spec.Maps {
+				m.Pinning = ebpf.PinNone // each has its own
+			}
+			for entry, p := range spec.Programs {
+				if p.Type == ebpf.XDP {
+					members = append(members, Member{Name: name, Spec: spec, Entry: entry, Proceed: []l3af.Verdict{l3af.Pass, l3af.Drop}})
+				}
+			}
+		}
+	}
+	if len(members) != 10 {
+		t.Fatalf("%d programs", len(members))
+	}
+	r := rand.New(rand.NewPCG(3, 14))
+	agree(t, r, l3af.XDP, members, 200)
+	slices.Reverse(members)
+	if c := agree(t, r, l3af.XDP, members, 200); c != nil {
+		for _, p := range c.Programs {
+			if p.Linkage != Inlined {
+				t.Errorf("%s is %s: %s", p.Name, p.Linkage, p.Why)
 			}
 		}
 	}
