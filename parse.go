@@ -138,26 +138,33 @@ func (m *mistakes) probe(at string, tree any) Probe {
 }
 
 // NormalAttach gives the normal form of where a probe attaches:
-// tracepoint/GROUP/NAME or raw_tracepoint/NAME. tp/ and raw_tp/ are short for
-// these. "" stays "".
+// tracepoint/GROUP/NAME, raw_tracepoint/NAME, kprobe/SYMBOL, kretprobe/SYMBOL,
+// uprobe/PATH:SYMBOL or uretprobe/PATH:SYMBOL, where PATH is absolute. tp/ and
+// raw_tp/ are short for the first two. "" stays "".
 func NormalAttach(attach string) (string, error) {
 	kind, rest, _ := strings.Cut(attach, "/")
 	parts := strings.Split(rest, "/")
-	for _, p := range parts {
-		if !isName(p, "_") && attach != "" {
-			parts = nil
-		}
-	}
+	named := !slices.ContainsFunc(parts, func(p string) bool { return !isName(p, "_") })
 	switch {
 	case attach == "":
 		return "", nil
-	case (kind == "tracepoint" || kind == "tp") && len(parts) == 2:
+	case (kind == "tracepoint" || kind == "tp") && len(parts) == 2 && named:
 		return "tracepoint/" + rest, nil
-	case (kind == "raw_tracepoint" || kind == "raw_tp") && len(parts) == 1:
+	case (kind == "raw_tracepoint" || kind == "raw_tp") && len(parts) == 1 && named:
 		return "raw_tracepoint/" + rest, nil
+	case (kind == "kprobe" || kind == "kretprobe") && isName(rest, "_."):
+		return attach, nil
+	case kind == "uprobe" || kind == "uretprobe":
+		at := strings.LastIndexByte(rest, ':')
+		if at > 0 && rest[0] == '/' && path.Clean(rest[:at]) == rest[:at] && printable(rest) && !strings.Contains(rest, " ") && len(rest) <= 4000 && at < len(rest)-1 {
+			return attach, nil
+		}
 	}
-	return "", fmt.Errorf("cannot attach to %s: want tracepoint/GROUP/NAME or raw_tracepoint/NAME", quote(attach))
+	return "", fmt.Errorf("cannot attach to %s: want %s", quote(attach), AttachForms)
 }
+
+// AttachForms are the forms of where a probe attaches, for messages.
+const AttachForms = "tracepoint/GROUP/NAME, raw_tracepoint/NAME, kprobe/SYMBOL, kretprobe/SYMBOL, uprobe/PATH:SYMBOL or uretprobe/PATH:SYMBOL"
 
 // mistakes collects what is wrong with a document.
 type mistakes struct {

@@ -190,8 +190,7 @@ func TestMistakes(t *testing.T) {
 				"chains[0].programs[1].maps.m[2]: must be a mapping, not the number 4"},
 		{program(`{name: b, package: q, maps: {"a b": 1}}`), `chains[0].programs[1].maps["a b"]: must be a list of entries, not the number 1`},
 		{probe(`{name: a, package: p}`) + "\n- {name: a, package: p}", `probes[1].name: another probe is named "a": probes[0]`},
-		{probe(`{name: a, package: p, attach: tracepoint/sched}`), `probes[0].attach: cannot attach to "tracepoint/sched": want tracepoint/GROUP/NAME or raw_tracepoint/NAME`},
-		{probe(`{name: a, package: p, attach: kprobe/x}`), `probes[0].attach: cannot attach to "kprobe/x"`},
+		{probe(`{name: a, package: p, attach: tracepoint/sched}`), `probes[0].attach: cannot attach to "tracepoint/sched": want ` + l3af.AttachForms},
 		{probe(`{name: a, package: p, attach: tp/../x}`), `probes[0].attach: cannot attach to "tp/../x"`},
 		{probe(`{name: a, package: p, hook: xdp}`), `probes[0].hook: unknown key "hook"`},
 	} {
@@ -318,5 +317,20 @@ func TestMistakesJoin(t *testing.T) {
 	}
 	if len(first.Mistakes) != 2 {
 		t.Errorf("the first error changed: %s", first)
+	}
+}
+
+func TestNormalAttach(t *testing.T) {
+	for attach, want := range map[string]string{
+		"": "", "tp/sched/sched_switch": "tracepoint/sched/sched_switch", "raw_tp/sys_enter": "raw_tracepoint/sys_enter",
+		"kprobe/do_exit": "kprobe/do_exit", "kretprobe/foo.isra.0": "kretprobe/foo.isra.0",
+		"uprobe//lib/libc.so.6:malloc": "uprobe//lib/libc.so.6:malloc", "uretprobe//opt/a:b/x:main.(*T).f": "uretprobe//opt/a:b/x:main.(*T).f",
+		"tp/sched": "-", "raw_tp/a/b": "-", "kprobe/": "-", "kprobe/a/b": "-", "kprobe/a+0x10": "-", "uprobe/libc.so:malloc": "-", "uprobe//lib/libc.so": "-",
+		"uprobe//lib/../libc.so:malloc": "-", "uprobe//lib/libc.so:": "-", "uprobe//lib/libc.so:a b": "-", "kprobe.multi/x": "-", "fentry/x": "-", "x": "-",
+	} {
+		got, err := l3af.NormalAttach(attach)
+		if want == "-" && (err == nil || got != "") || want != "-" && (err != nil || got != want) {
+			t.Errorf("%q: %q, %v", attach, got, err)
+		}
 	}
 }

@@ -38,7 +38,7 @@ type Probe struct {
 	Package string `json:"package"`
 	Object  string `json:"object,omitempty"` // as in a program
 	Entry   string `json:"entry,omitempty"`
-	Attach  string `json:"attach,omitempty"` // tracepoint/GROUP/NAME or raw_tracepoint/NAME; "": as the ELF section says
+	Attach  string `json:"attach,omitempty"` // as [NormalAttach] takes it; "": as the ELF section says
 	Settings
 }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"net"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -293,6 +295,25 @@ func TestUpstreamDirections(t *testing.T) {
 	// Both directions of one package find their maps in one directory.
 	if ids := mapIDs(t, filepath.Join(u.base(), "tc/globals/v0/a/1_0/count_hits"), filepath.Join(u.bpffs, "hooks/v0/tc-ingress/maps/a/count_hits"), filepath.Join(u.bpffs, "hooks/v0/tc-egress/maps/a/count_hits")); ids[0] != ids[1] || ids[0] != ids[2] {
 		t.Errorf("the maps %v of one name are not one", ids)
+	}
+	if _, err := os.Stat("/lib/x86_64-linux-gnu/libc.so.6"); err == nil {
+		exits := fields{"name": "exits", "artifact": "l3af_exits.tar.gz", "version": "1.0", "object_file": "exits.bpf.o", "entry_function_name": "exits",
+			"prog_type": "uprobe", "monitor_maps": []fields{{"name": "exits_seen", "key": 0, "aggregator": "scalar"}}}
+		u.pack("exits", "1.0", "l3af_exits.tar.gz", []string{"exits.bpf.o"}, nil)
+		u.does("add", request(map[string][]fields{"probes": {exits}}))
+		u.until("calls of libc are counted", func() error {
+			if err := exec.Command("sh", "-c", "exit 0").Run(); err != nil {
+				return err
+			}
+			_, metrics := u.call("GET", "/metrics", "")
+			for line := range strings.Lines(metrics) {
+				if rest, ok := strings.CutPrefix(line, `l3afd_BPFMonitorMap{ebpf_program="exits",host="host",interface_name="",ipv4_address="",map_name="exits_seen_0_scalar"} `); ok && strings.TrimSpace(rest) != "0" {
+					return nil
+				}
+			}
+			return errors.New("there are none")
+		})
+		u.does("delete", names("v0", "probes", "exits"))
 	}
 	// A probe is the host's: once, whoever names it.
 	if status, answer := u.call("POST", "/l3af/configs/v1/add", request(map[string][]fields{"probes": {probe}})); status != 200 {

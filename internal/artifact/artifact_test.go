@@ -233,8 +233,8 @@ func TestManifestMistakes(t *testing.T) {
 			"programs[0]: hook and attach exclude each other"},
 		{head + "programs: [{entry: a, object: a/../b.o, hook: xdp, proceed: [pas, pass, pass, 3]}]", "programs[0].object: \"a/../b.o\" is no plain path inside the package\n" +
 			"programs[0].proceed[0]: unknown verdict \"pas\" of xdp (did you mean \"pass\"?)\nprograms[0].proceed[2]: \"pass\" is there already\nprograms[0].proceed[3]: want a verdict, have 3"},
-		{head + "programs: [{entry: a, object: package.yaml, attach: kprobe/x, proceed: [pass]}]", "programs[0].object: \"package.yaml\" is the manifest\n" +
-			"programs[0].attach: cannot attach to \"kprobe/x\": want tracepoint/GROUP/NAME or raw_tracepoint/NAME\nprograms[0].proceed: a probe has no verdict to proceed on"},
+		{head + "programs: [{entry: a, object: package.yaml, attach: kprobe/, proceed: [pass]}]", "programs[0].object: \"package.yaml\" is the manifest\n" +
+			"programs[0].attach: cannot attach to \"kprobe/\": want " + l3af.AttachForms + "\nprograms[0].proceed: a probe has no verdict to proceed on"},
 		{head + "programs: [{entry: a, object: a.o, hook: xdp}, {entry: a, object: b.o, hook: xdp}]", "programs[1]: is programs[0] again"},
 		{progs + "globals: [{}, {name: a, order: big}, {name: a}, 7]", "globals[0].name: is required\nglobals[1].order: unknown byte order \"big\" (there are host, network)\n" +
 			"globals[2].name: \"a\" is the name of globals[1] already\nglobals[3]: want a map with name, default, description, order, have 7"},

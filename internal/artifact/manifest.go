@@ -32,7 +32,7 @@ type Program struct {
 	Entry   string        // ELF function
 	Object  string        // path inside the package
 	Hook    l3af.HookKind // "" for a probe
-	Attach  string        // probes: tracepoint/GROUP/NAME or raw_tracepoint/NAME; "" for a hook
+	Attach  string        // probes: as of l3af.NormalAttach; "" for a hook
 	Proceed []l3af.Verdict
 	// Chain is "l3af" for a program that calls the next one itself, by entry 0
 	// of an array of programs of its own; "" for any other.

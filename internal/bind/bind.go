@@ -29,7 +29,7 @@ type Bound struct {
 	// that: another value of theirs is not another program.
 	Contents []host.Contents
 	Monitors []Monitor // in the document's order, ranges and lists of keys taken apart
-	Attach   string    // probes: tracepoint/GROUP/NAME or raw_tracepoint/NAME
+	Attach   string    // probes: as of l3af.NormalAttach
 	// Priority is where an XDP program written for libxdp wants to run: before
 	// those of higher numbers, 50 is usual. It is told and otherwise ignored:
 	// the order is the document's. nil: the program does not say.
@@ -352,7 +352,7 @@ func (b *binder) wrongType(p *ebpf.ProgramSpec) string {
 	ok := false
 	switch b.kind {
 	case "":
-		ok = p.Type == ebpf.TracePoint || p.Type == ebpf.RawTracepoint
+		ok = p.Type == ebpf.TracePoint || p.Type == ebpf.RawTracepoint || p.Type == ebpf.Kprobe
 	case l3af.XDP:
 		ok = p.Type == ebpf.XDP
 		if p.AttachType == ebpf.AttachXDPDevMap || p.AttachType == ebpf.AttachXDPCPUMap {
@@ -365,7 +365,7 @@ func (b *binder) wrongType(p *ebpf.ProgramSpec) string {
 		return ""
 	}
 	if b.kind == "" {
-		return fmt.Sprintf("is %s program: probes are tracepoint and raw_tracepoint programs", article(typeName(p)))
+		return fmt.Sprintf("is %s program: probes are tracepoint, raw_tracepoint and kprobe programs", article(typeName(p)))
 	}
 	return fmt.Sprintf("is %s program, not %s", article(typeName(p)), b.kind)
 }
@@ -441,13 +441,17 @@ func (b *binder) attach(want, listed string) string {
 	if want == "" {
 		at, err := l3af.NormalAttach(section(b.prog))
 		if err != nil || at == "" {
-			b.fail(".attach", "write tracepoint/GROUP/NAME or raw_tracepoint/NAME", "is required: the section %s of %q does not name an event",
+			b.fail(".attach", "write "+l3af.AttachForms, "is required: the section %s of %q does not name an event",
 				clip(section(b.prog)), b.entry)
 			return ""
 		}
 		return at
 	}
-	if kind, _, _ := strings.Cut(want, "/"); kind != typeName(b.prog) {
+	kind, _, _ := strings.Cut(want, "/")
+	if kind == "kretprobe" || kind == "uprobe" || kind == "uretprobe" {
+		kind = "kprobe" // the type of all of them
+	}
+	if kind != typeName(b.prog) {
 		b.fail(".attach", "", "%q is %s program: it cannot attach to %s", b.entry, article(typeName(b.prog)), want)
 	}
 	return want

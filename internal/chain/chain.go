@@ -56,7 +56,7 @@ type Chain struct {
 	// the programs are linked is not part of it.
 	ID     string
 	Kind   l3af.HookKind // "" for a probe
-	Attach string        // probes only: tracepoint/GROUP/NAME or raw_tracepoint/NAME
+	Attach string        // probes only: as of l3af.NormalAttach
 	// Program is named l3af_<ID>, and so are those of Rest. Their map references
 	// are the Ref of Maps and must be bound with Instructions.AssociateMap, in a
 	// copy: that changes the instructions.

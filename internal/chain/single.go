@@ -4,10 +4,12 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+
+	"l3af"
 )
 
 // Single makes a probe of one program: it is renamed, but otherwise runs as it
-// is and is not counted. attach is tracepoint/GROUP/NAME or raw_tracepoint/NAME.
+// is and is not counted. attach is as [l3af.NormalAttach] gives it.
 func Single(attach string, m Member) (*Chain, error) {
 	want, err := probeType(attach)
 	if err != nil {
@@ -46,13 +48,15 @@ func Single(attach string, m Member) (*Chain, error) {
 
 // probeType is the type of program that an attach point runs.
 func probeType(attach string) (ebpf.ProgramType, error) {
-	kind, rest, _ := strings.Cut(attach, "/")
-	group, name, two := strings.Cut(rest, "/")
-	switch {
-	case kind == "tracepoint" && two && group != "" && name != "" && !strings.Contains(name, "/"):
-		return ebpf.TracePoint, nil
-	case kind == "raw_tracepoint" && !two && rest != "":
-		return ebpf.RawTracepoint, nil
+	if normal, err := l3af.NormalAttach(attach); err != nil || normal != attach || attach == "" {
+		return 0, refuse("", "unknown attach point %q (%s)", attach, l3af.AttachForms)
 	}
-	return 0, refuse("", "unknown attach point %q (tracepoint/GROUP/NAME or raw_tracepoint/NAME)", attach)
+	switch kind, _, _ := strings.Cut(attach, "/"); kind {
+	case "tracepoint":
+		return ebpf.TracePoint, nil
+	case "raw_tracepoint":
+		return ebpf.RawTracepoint, nil
+	default: // probes of the kernel and of processes are one type
+		return ebpf.Kprobe, nil
+	}
 }

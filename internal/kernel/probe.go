@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"l3af"
 	"l3af/internal/host"
 )
 
@@ -56,5 +57,35 @@ func (k *Kernel) openProbe(attach string, prog *ebpf.Program) (link.Link, error)
 		}
 		return l, err
 	}
-	return nil, errors.New("want tracepoint/GROUP/NAME or raw_tracepoint/NAME")
+	// Where the kernel does not make them without a name, the library makes
+	// events of tracefs.
+	if err := mountTracefs(k.log); err != nil {
+		return nil, err
+	}
+	switch kind {
+	case "kprobe", "kretprobe":
+		open := link.Kprobe
+		if kind == "kretprobe" {
+			open = link.Kretprobe
+		}
+		l, err := open(event, prog, nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w (/proc/kallsyms has the symbols of this kernel, which must be built with kprobes)", os.ErrNotExist)
+		}
+		return l, err
+	case "uprobe", "uretprobe":
+		at := strings.LastIndexByte(event, ':')
+		if at < 0 {
+			break
+		}
+		file, err := link.OpenExecutable(event[:at])
+		if err != nil {
+			return nil, err
+		}
+		if kind == "uretprobe" {
+			return file.Uretprobe(event[at+1:], prog, nil)
+		}
+		return file.Uprobe(event[at+1:], prog, nil)
+	}
+	return nil, errors.New("want " + l3af.AttachForms)
 }

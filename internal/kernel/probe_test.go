@@ -17,11 +17,23 @@ import (
 	"l3af/internal/testenv"
 )
 
+// libc is the library that every program here calls.
+func libc(t *testing.T) string {
+	t.Helper()
+	found, err := filepath.Glob("/lib/*-linux-gnu/libc.so.6")
+	if err != nil || len(found) == 0 {
+		t.Skip("no libc")
+	}
+	return found[0]
+}
+
 // A probe sees every event, before, while and after it is replaced.
 func TestProbes(t *testing.T) {
 	for _, c := range []struct{ attach, entry string }{
 		{"tracepoint/sched/sched_process_exec", "execs"},
 		{"raw_tracepoint/sched_process_exec", "raw_execs"},
+		{"uprobe/" + libc(t) + ":exit", "calls"},
+		{"uretprobe/" + libc(t) + ":__cxa_finalize", "calls"},
 	} {
 		t.Run(c.attach, func(t *testing.T) {
 			testenv.Clean(t)
@@ -123,15 +135,21 @@ func TestProbeMistakes(t *testing.T) {
 	good := probe(t, "tracepoint/sched/sched_process_exec", "execs")
 	raw := probe(t, "raw_tracepoint/sched_process_exec", "raw_execs")
 	for attach, say := range map[string]string{
-		"tracepoint/sched":            "want tracepoint/GROUP/NAME",
-		"tracepoint/sched/no_such":    "which tracepoints this kernel has",
-		"tracepoint/../../etc/passwd": "invalid",
-		"kprobe/do_exit":              "want tracepoint/GROUP/NAME or raw_tracepoint/NAME",
-		"raw_tracepoint/no_such":      "without its group",
+		"tracepoint/sched":                           "want tracepoint/GROUP/NAME",
+		"tracepoint/sched/no_such":                   "which tracepoints this kernel has",
+		"tracepoint/../../etc/passwd":                "invalid",
+		"kprobe/":                                    "symbol name cannot be empty",
+		"uprobe//no/such:exit":                       "no such file",
+		"uprobe//etc/passwd:exit":                    "ELF",
+		"uretprobe/" + libc(t) + ":no_such_function": "no_such_function",
+		"raw_tracepoint/no_such":                     "without its group",
 	} {
 		c := *good
-		if strings.HasPrefix(attach, "raw") {
+		switch kind, _, _ := strings.Cut(attach, "/"); kind {
+		case "raw_tracepoint":
 			c = *raw
+		case "kprobe", "uprobe", "uretprobe":
+			c = *probe(t, "uprobe//x:y", "calls")
 		}
 		c.Attach = attach
 		_, err := k.Attach(t.Context(), host.Load{Target: host.Target{Probe: "p"}, Chain: &c})

@@ -77,6 +77,13 @@ int execs(void *ctx)
 	return 0;
 }
 
+SEC("uprobe")
+int calls(void *ctx)
+{
+	__sync_fetch_and_add(&seen, 1);
+	return 0;
+}
+
 SEC("raw_tracepoint/sched_process_exec")
 int raw_execs(void *ctx)
 {
