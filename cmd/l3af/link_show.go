@@ -33,6 +33,7 @@ func (c *call) linkShow() error {
 	if err != nil {
 		return linkSelection.explain(s, err)
 	}
+	c.noteHolders(o.Holders)
 	chains := make([]*inspect.Chain, len(list))
 	for i := range list {
 		chains[i] = list[i].Chain

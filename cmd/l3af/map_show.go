@@ -32,6 +32,7 @@ func (c *call) mapShow() error {
 	if err != nil {
 		return mapSelection.explain(s, err)
 	}
+	c.noteHolders(o.Holders)
 	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
 		var b strings.Builder
 		for i := range list {

@@ -33,6 +33,7 @@ func (c *call) progShow() error {
 	if err != nil {
 		return progSelection.explain(s, err)
 	}
+	c.noteHolders(o.Holders)
 	chains := make([]*inspect.Chain, len(list))
 	for i := range list {
 		chains[i] = list[i].Chain

@@ -111,19 +111,16 @@ func (c *call) lastSelector(of selection) (s inspect.Selector, err error) {
 	return s, c.end()
 }
 
-// inspect finds out who holds what, what of it is ours, and what else the
-// options ask for.
+// inspect is what to find out besides: who holds what, what of it is ours, and
+// what the options ask for.
 func (c *call) inspect() (inspect.Options, error) {
-	holders, err := inspect.ReadHolders()
-	if err != nil {
-		return inspect.Options{}, err
-	}
-	if !holders.Iterator {
-		fmt.Fprintf(c.err, "note: only processes that /proc shows are told: %v\n", holders.Why)
-	}
 	ours, err := inspect.ReadOurs()
-	if err != nil {
-		return inspect.Options{}, err
+	return inspect.Options{Pins: c.opts.bpffs, Holders: new(inspect.Holders), Ours: ours}, err
+}
+
+// noteHolders says how it was found out who holds what, where that is not all.
+func (c *call) noteHolders(h *inspect.Holders) {
+	if !h.Iterator {
+		fmt.Fprintf(c.err, "note: only processes that /proc shows are told: %v\n", h.Why)
 	}
-	return inspect.Options{Pins: c.opts.bpffs, Holders: holders, Ours: ours}, nil
 }

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,7 @@ type BTF struct {
 // BTFs reads the BTF objects that a selector means, by id or all, in the order
 // of their ids, and which programs and maps have them.
 func BTFs(s Selector, opts Options) ([]BTF, error) {
+	wait := opts.Holders.start()
 	var list []BTF
 	err := each(bpfsys.BTF, s, 0, func(o *bpfsys.Open, _ uint32) error {
 		name := make([]byte, 64) // MODULE_NAME_LEN
@@ -30,19 +32,22 @@ func BTFs(s Selector, opts Options) ([]BTF, error) {
 			return fmt.Errorf("BTF: %w", err)
 		}
 		list = append(list, BTF{
-			ID: info.ID, Size: info.Size, ProgIDs: []uint32{}, MapIDs: []uint32{}, Pids: opts.Holders.Of(bpfsys.BTF, info.ID),
+			ID: info.ID, Size: info.Size, ProgIDs: []uint32{}, MapIDs: []uint32{},
 			Kernel: info.KernelBTF != 0, Name: bpfsys.Text(name),
 		})
 		return nil
 	})
-	if err != nil {
+	if err := errors.Join(err, wait()); err != nil {
 		return nil, err
+	}
+	for i := range list {
+		list[i].Pids = opts.Holders.Of(bpfsys.BTF, list[i].ID)
 	}
 	at := make(map[uint32]*BTF, len(list))
 	for i := range list {
 		at[list[i].ID] = &list[i]
 	}
-	err = programs(Selector{}, func(_ *bpfsys.Open, p *bpfsys.ProgInfo) error {
+	err = programs(Selector{}, func(_ *bpfsys.Open, p *bpfsys.ProgInfo, _ []uint32) error {
 		if b := at[p.BTFID]; b != nil {
 			b.ProgIDs = append(b.ProgIDs, p.ID)
 		}

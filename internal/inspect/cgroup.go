@@ -99,7 +99,7 @@ func CgroupPrograms(dir string, effective bool) ([]CgroupProgram, error) {
 
 // describe adds what the program itself tells. One that is gone is no error.
 func (p *CgroupProgram) describe() (gone bool, err error) {
-	err = programs(Selector{By: ID, ID: p.ID}, func(o *bpfsys.Open, info *bpfsys.ProgInfo) error {
+	err = programs(Selector{By: ID, ID: p.ID}, func(o *bpfsys.Open, info *bpfsys.ProgInfo, _ []uint32) error {
 		p.AttachBTFObjID, p.AttachBTFID = info.AttachBTFObjID, info.AttachBTFID
 		p.Name = fullName(o, info)
 		if info.AttachBTFID != 0 {

@@ -1,23 +1,13 @@
 package inspect
 
 import (
-	"bytes"
-	_ "embed"
-	"encoding/binary"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-
 	"l3af/internal/bpfsys"
 )
-
-//go:embed bpf/holders.bpf.o
-var holdersObject []byte
 
 // Holder is a process that has a descriptor of an object.
 type Holder struct {
@@ -33,11 +23,28 @@ type Holders struct {
 	Iterator bool
 	Why      error
 
-	by map[bpfsys.Kind]map[uint32][]Holder
+	by   map[bpfsys.Kind]map[uint32][]Holder
+	ours map[bpfsys.Kind][]uint32 // ids of what was loaded to find out
 }
 
-func newHolders() *Holders {
-	return &Holders{by: map[bpfsys.Kind]map[uint32][]Holder{bpfsys.Prog: {}, bpfsys.Map: {}, bpfsys.BTF: {}, bpfsys.Link: {}}}
+func (h *Holders) reset() {
+	h.by = map[bpfsys.Kind]map[uint32][]Holder{bpfsys.Prog: {}, bpfsys.Map: {}, bpfsys.BTF: {}, bpfsys.Link: {}}
+}
+
+// start reads while the caller does other things, until it calls wait. What was
+// loaded for it may be seen meanwhile: see own.
+func (h *Holders) start() (wait func() error) {
+	if h == nil {
+		return func() error { return nil }
+	}
+	done := make(chan error, 1)
+	go func() { done <- h.Read() }()
+	return func() error { return <-done }
+}
+
+// own says whether an object was there only for finding out who holds which.
+func (h *Holders) own(k bpfsys.Kind, id uint32) bool {
+	return h != nil && slices.Contains(h.ours[k], id)
 }
 
 // Of are the processes that hold an object, by pid; none is nil.
@@ -57,81 +64,18 @@ func (h *Holders) add(k bpfsys.Kind, id uint32, p Holder) {
 	slices.SortFunc(list[id], func(a, b Holder) int { return int(a.PID) - int(b.PID) })
 }
 
-// ReadHolders asks which processes hold programs, maps, links and BTF. What
-// this process holds itself is left out.
-func ReadHolders() (*Holders, error) {
-	h := newHolders()
+// Read asks which processes hold programs, maps, links and BTF. What this
+// process holds itself is left out.
+func (h *Holders) Read() error {
+	h.reset()
 	err := h.iterate()
 	if err == nil {
 		h.Iterator = true
-		return h, nil
+		return nil
 	}
-	h = newHolders()
+	h.reset()
 	h.Why = err
-	return h, h.readProc()
-}
-
-// record is struct holder of bpf/holders.bpf.c.
-type record struct {
-	Kind, ID, PID uint32
-	Comm          [16]byte
-}
-
-func (h *Holders) iterate() error {
-	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(holdersObject))
-	if err != nil {
-		return err
-	}
-	coll, err := ebpf.NewCollection(spec)
-	if err != nil {
-		return err
-	}
-	defer coll.Close()
-	prog := coll.Programs["holders"]
-	it, err := link.AttachIter(link.IterOptions{Program: prog})
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	types, err := prog.Handle()
-	if err != nil {
-		return err
-	}
-	defer types.Close()
-	own := [...]uint32{bpfsys.Prog: uint32(prog.FD()), bpfsys.Map: uint32(coll.Maps[".bss"].FD()), bpfsys.BTF: uint32(types.FD()), bpfsys.Link: uint32(it.FD())}
-	if err := coll.Variables["own"].Set(own); err != nil {
-		return err
-	}
-	var all []byte
-	for _, learn := range []uint32{1, 0} {
-		if err := coll.Variables["learn"].Set(learn); err != nil {
-			return err
-		}
-		if all, err = pass(it); err != nil {
-			return err
-		}
-	}
-	for size := binary.Size(record{}); len(all) >= size; all = all[size:] {
-		var rec record
-		if _, err := binary.Decode(all, binary.NativeEndian, &rec); err != nil {
-			return err
-		}
-		h.add(bpfsys.Kind(rec.Kind), rec.ID, Holder{rec.PID, bpfsys.Text(rec.Comm[:])})
-	}
-	return nil
-}
-
-func pass(it *link.Iter) ([]byte, error) {
-	r, err := it.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	all, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("read iterator: %w", err)
-	}
-	return all, nil
+	return h.readProc()
 }
 
 // readProc reads the descriptors of every process in /proc. Processes that end

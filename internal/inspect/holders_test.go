@@ -62,14 +62,15 @@ func TestHolders(t *testing.T) {
 		_ = cmd.Wait()
 	}()
 
-	iterator, err := ReadHolders()
-	if err != nil {
+	iterator := new(Holders)
+	if err := iterator.Read(); err != nil {
 		t.Fatal(err)
 	}
 	if !iterator.Iterator {
 		t.Errorf("no iterator: %v", iterator.Why)
 	}
-	proc := newHolders()
+	proc := new(Holders)
+	proc.reset()
 	if err := proc.readProc(); err != nil {
 		t.Fatal(err)
 	}
@@ -80,8 +81,28 @@ func TestHolders(t *testing.T) {
 			}
 		}
 	}
-	list, err := Programs(Selector{By: ID, ID: ids[bpfsys.Prog]}, Options{Holders: iterator})
+	list, err := Programs(Selector{By: ID, ID: ids[bpfsys.Prog]}, Options{Holders: new(Holders)})
 	if err != nil || len(list) != 1 || len(list[0].Pids) != 1 {
 		t.Errorf("got %+v, %v", list, err)
+	}
+}
+
+// What is loaded to find out who holds what is not among what is shown.
+func TestHoldersAreNotShown(t *testing.T) {
+	testenv.Clean(t)
+	for range 20 {
+		h := new(Holders)
+		progs, err := Programs(Selector{}, Options{Holders: h})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range progs {
+			if h.own(bpfsys.Prog, p.ID) {
+				t.Errorf("shown: %+v", p)
+			}
+		}
+		if len(h.ours[bpfsys.Prog]) != 1 || len(h.ours[bpfsys.Map]) == 0 || len(h.ours[bpfsys.Link]) != 1 {
+			t.Fatalf("loaded: %v", h.ours)
+		}
 	}
 }

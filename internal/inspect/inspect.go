@@ -54,7 +54,7 @@ func (s Selector) String() string {
 // Options say what else to find out, which takes longer.
 type Options struct {
 	Pins    bool     // where objects are pinned
-	Holders *Holders // who holds them, when it was asked
+	Holders *Holders // nil, or what is to tell who holds them; it is read
 	Locate  bool     // of links: in which network namespaces their interfaces are
 	Ours    *Ours    // what of ours they are, when it was asked
 }
@@ -71,7 +71,7 @@ func (o Options) pins() (Pins, error) {
 // a pin, and no error otherwise.
 func OpenPrograms(s Selector) ([]*ebpf.Program, error) {
 	var list []*ebpf.Program
-	err := programs(s, func(o *bpfsys.Open, _ *bpfsys.ProgInfo) error {
+	err := programs(s, func(o *bpfsys.Open, _ *bpfsys.ProgInfo, _ []uint32) error {
 		p, err := ebpf.NewProgramFromFD(o.Take())
 		if err == nil {
 			list = append(list, p)
@@ -166,7 +166,10 @@ func each(k bpfsys.Kind, s Selector, flags uint32, f func(o *bpfsys.Open, id uin
 	return nil
 }
 
-func programs(s Selector, f func(*bpfsys.Open, *bpfsys.ProgInfo) error) error {
+// programs calls f with each program that is meant and the ids of its maps,
+// which are only good during the call.
+func programs(s Selector, f func(o *bpfsys.Open, info *bpfsys.ProgInfo, maps []uint32) error) error {
+	maps := make([]uint32, 64) // MAX_USED_MAPS
 	var tag [unix.BPF_TAG_SIZE]byte
 	if s.By == Tag {
 		b, err := hex.DecodeString(s.Text)
@@ -176,18 +179,18 @@ func programs(s Selector, f func(*bpfsys.Open, *bpfsys.ProgInfo) error) error {
 		copy(tag[:], b)
 	}
 	return each(bpfsys.Prog, s, 0, func(o *bpfsys.Open, id uint32) error {
-		var info bpfsys.ProgInfo
+		info := bpfsys.ProgInfo{NrMapIDs: uint32(len(maps)), MapIDs: bpfsys.PointerTo(maps)}
 		// ENODEV: the device it was bound to is gone, and the kernel says no more.
 		if err := bpfsys.Info(o, &info); err != nil && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("program: %w", err)
 		} else if err != nil {
-			info.ID = id
+			info.ID, info.NrMapIDs = id, 0
 		}
 		switch {
 		case s.By == Tag && info.Tag != tag, s.By == Name && !programNamed(o, &info, s.Text):
 			return nil
 		}
-		return f(o, &info)
+		return f(o, &info, maps[:min(int(info.NrMapIDs), len(maps))])
 	})
 }
 

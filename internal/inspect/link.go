@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -130,6 +131,7 @@ func Links(s Selector, opts Options) ([]Link, error) {
 	if err != nil {
 		return nil, err
 	}
+	wait := opts.Holders.start()
 	var list []Link
 	progs := map[uint32]TypeName{}
 	err = links(s, func(o *bpfsys.Open, info *bpfsys.LinkInfo) error {
@@ -139,7 +141,7 @@ func Links(s Selector, opts Options) ([]Link, error) {
 		} else if err != nil {
 			return fmt.Errorf("link %d: %w", info.ID, err)
 		}
-		l.Pinned, l.Pids = pins.of(bpfsys.Link, l.ID), opts.Holders.Of(bpfsys.Link, l.ID)
+		l.Pinned = pins.of(bpfsys.Link, l.ID)
 		l.Chain = opts.Ours.link(&l)
 		list = append(list, l)
 		return nil
@@ -147,7 +149,14 @@ func Links(s Selector, opts Options) ([]Link, error) {
 	if err == nil && opts.Locate {
 		err = locate(list)
 	}
-	return list, err
+	if err := errors.Join(err, wait()); err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(l Link) bool { return opts.Holders.own(bpfsys.Link, l.ID) })
+	for i := range list {
+		list[i].Pids = opts.Holders.Of(bpfsys.Link, list[i].ID)
+	}
+	return list, nil
 }
 
 // newLink reads the link; progs remembers the types of programs.

@@ -1,6 +1,8 @@
 package inspect
 
 import (
+	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/cilium/ebpf"
@@ -38,15 +40,23 @@ func Maps(s Selector, opts Options) ([]Map, error) {
 	if err != nil {
 		return nil, err
 	}
+	wait := opts.Holders.start()
 	var list []Map
 	err = maps(s, unix.BPF_F_RDONLY, func(o *bpfsys.Open, info *bpfsys.MapInfo) error {
 		m := newMap(info, fdinfo(o))
-		m.Pinned, m.Pids = pins.of(bpfsys.Map, m.ID), opts.Holders.Of(bpfsys.Map, m.ID)
+		m.Pinned = pins.of(bpfsys.Map, m.ID)
 		m.Chain = opts.Ours.ourMap(&m)
 		list = append(list, m)
 		return nil
 	})
-	return list, err
+	if err := errors.Join(err, wait()); err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(m Map) bool { return opts.Holders.own(bpfsys.Map, m.ID) })
+	for i := range list {
+		list[i].Pids = opts.Holders.Of(bpfsys.Map, list[i].ID)
+	}
+	return list, nil
 }
 
 func newMap(info *bpfsys.MapInfo, more map[string]string) Map {

@@ -2,8 +2,8 @@ package inspect
 
 import (
 	"encoding/hex"
-	"fmt"
-	"os"
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,29 +59,30 @@ func Programs(s Selector, opts Options) ([]Program, error) {
 	if err != nil {
 		return nil, err
 	}
+	wait := opts.Holders.start()
 	var list []Program
 	boot := bootTime()
 	meta := newMetadataReader()
-	defer meta.release()
-	err = programs(s, func(o *bpfsys.Open, info *bpfsys.ProgInfo) error {
+	err = programs(s, func(o *bpfsys.Open, info *bpfsys.ProgInfo, maps []uint32) error {
 		p := newProgram(info, boot)
 		p.Name = fullName(o, info)
 		p.BytesMemlock, _ = strconv.ParseUint(fdinfo(o)["memlock"], 10, 64)
-		if info.NrMapIDs > 0 {
-			ids := make([]uint32, info.NrMapIDs)
-			again := bpfsys.ProgInfo{NrMapIDs: info.NrMapIDs, MapIDs: bpfsys.PointerTo(ids)}
-			if err := bpfsys.Info(o, &again); err != nil {
-				return fmt.Errorf("program %d: %w", info.ID, err)
-			}
-			p.MapIDs = ids[:min(again.NrMapIDs, info.NrMapIDs)]
-			p.Metadata = meta.among(p.MapIDs)
-		}
-		p.Pinned, p.Pids = pins.of(bpfsys.Prog, p.ID), opts.Holders.Of(bpfsys.Prog, p.ID)
+		p.MapIDs = slices.Clone(maps)
+		p.Metadata = meta.among(maps)
+		p.Pinned = pins.of(bpfsys.Prog, p.ID)
 		p.Chain = opts.Ours.program(&p)
 		list = append(list, p)
 		return nil
 	})
-	return list, err
+	meta.release()
+	if err := errors.Join(err, wait()); err != nil {
+		return nil, err
+	}
+	list = slices.DeleteFunc(list, func(p Program) bool { return opts.Holders.own(bpfsys.Prog, p.ID) })
+	for i := range list {
+		list[i].Pids = opts.Holders.Of(bpfsys.Prog, list[i].ID)
+	}
+	return list, nil
 }
 
 func newProgram(info *bpfsys.ProgInfo, boot time.Duration) Program {
@@ -129,11 +130,14 @@ func bootTime() time.Duration {
 
 // fdinfo is what /proc says of an open object.
 func fdinfo(o *bpfsys.Open) map[string]string {
-	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(o.FD()))
+	fd, err := unix.Open("/proc/self/fdinfo/"+strconv.Itoa(o.FD()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
-	return parseFdinfo(string(text))
+	defer unix.Close(fd)
+	var text [4096]byte // the kernel gives what fits, in one go
+	n, _ := unix.Read(fd, text[:])
+	return parseFdinfo(string(text[:max(n, 0)]))
 }
 
 func parseFdinfo(text string) map[string]string {

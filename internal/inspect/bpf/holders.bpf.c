@@ -3,55 +3,25 @@
 // What a descriptor is tells its table of operations. The kernel gives no program
 // the addresses of these, so a first pass learns them from descriptors of the
 // process that reads, which knows what they are.
+//
+// Where the members of the kernel's structs are is set before the program is
+// loaded: the loader of CO-RE takes longer than all the rest.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
-#include <bpf/bpf_core_read.h>
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-/* The parts of the kernel's types that are read. */
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct seq_file;
-struct task_struct {
-	int tgid;
-	char comm[16];
-	struct task_struct *group_leader;
-};
-struct file {
-	const void *f_op;
-	void *private_data;
-};
-struct bpf_prog_aux {
-	__u32 id;
-};
-struct bpf_prog {
-	struct bpf_prog_aux *aux;
-};
-struct bpf_map {
-	__u32 id;
-};
-struct bpf_link {
-	__u32 id;
-};
-struct btf {
-	__u32 id;
-};
-struct bpf_iter_meta {
-	struct seq_file *seq;
-};
-struct bpf_iter__task_file {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-	__u32 fd;
-	struct file *file;
-};
-#pragma clang attribute pop
+/* Byte offsets of members. */
+const volatile __u32 task_tgid, task_comm, task_group_leader, file_f_op, file_private_data;
+const volatile __u32 prog_aux, aux_id, map_id, btf_id, link_id;
 
 enum kind { PROG, MAP, BTF, LINK, KINDS };
 
-__u32 learn;            /* the pass */
-__u32 own[KINDS];       /* descriptors of the reader */
-const void *ops[KINDS]; /* what they have as operations */
+struct {
+	__u32 learn;            /* the pass */
+	__u32 own[KINDS];       /* descriptors of the reader */
+	const void *ops[KINDS]; /* what they have as operations */
+} state;
 
 struct holder {
 	__u32 kind;
@@ -60,45 +30,67 @@ struct holder {
 	char comm[16];
 };
 
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	void *task;
+	__u32 fd __attribute__((aligned(8)));
+	void *file;
+};
+
+static __always_inline const void *pointer(const void *object, __u32 offset)
+{
+	const void *p = 0;
+
+	bpf_probe_read_kernel(&p, sizeof(p), object + offset);
+	return p;
+}
+
+static __always_inline __u32 number(const void *object, __u32 offset)
+{
+	__u32 n = 0;
+
+	bpf_probe_read_kernel(&n, sizeof(n), object + offset);
+	return n;
+}
+
 SEC("iter/task_file")
 int holders(struct bpf_iter__task_file *ctx)
 {
-	struct task_struct *task = ctx->task;
-	struct file *file = ctx->file;
+	const void *task = ctx->task, *file = ctx->file, *op, *object;
 	struct holder h = {};
-	const void *op, *object;
-	__u32 tgid;
 
 	if (!task || !file)
 		return 0;
-	op = BPF_CORE_READ(file, f_op);
-	tgid = BPF_CORE_READ(task, tgid);
-	if (tgid == bpf_get_current_pid_tgid() >> 32) {
-		for (int i = 0; learn && i < KINDS; i++)
-			if (ctx->fd == own[i])
-				ops[i] = op;
+	op = pointer(file, file_f_op);
+	h.pid = number(task, task_tgid);
+	if (h.pid == bpf_get_current_pid_tgid() >> 32) {
+		for (int i = 0; state.learn && i < KINDS; i++)
+			if (ctx->fd == state.own[i])
+				state.ops[i] = op;
 		return 0;
 	}
-	if (learn || !op)
+	if (state.learn || !op)
 		return 0;
-	object = BPF_CORE_READ(file, private_data);
-	if (op == ops[PROG]) {
+	object = pointer(file, file_private_data);
+	if (op == state.ops[PROG]) {
 		h.kind = PROG;
-		h.id = BPF_CORE_READ((struct bpf_prog *)object, aux, id);
-	} else if (op == ops[MAP]) {
+		h.id = number(pointer(object, prog_aux), aux_id);
+	} else if (op == state.ops[MAP]) {
 		h.kind = MAP;
-		h.id = BPF_CORE_READ((struct bpf_map *)object, id);
-	} else if (op == ops[LINK]) {
+		h.id = number(object, map_id);
+	} else if (op == state.ops[LINK]) {
 		h.kind = LINK;
-		h.id = BPF_CORE_READ((struct bpf_link *)object, id);
-	} else if (op == ops[BTF]) {
+		h.id = number(object, link_id);
+	} else if (op == state.ops[BTF]) {
 		h.kind = BTF;
-		h.id = BPF_CORE_READ((struct btf *)object, id);
+		h.id = number(object, btf_id);
 	} else {
 		return 0;
 	}
-	h.pid = tgid;
-	BPF_CORE_READ_STR_INTO(&h.comm, task, group_leader, comm);
+	bpf_probe_read_kernel_str(h.comm, sizeof(h.comm), pointer(task, task_group_leader) + task_comm);
 	bpf_seq_write(ctx->meta->seq, &h, sizeof(h));
 	return 0;
 }

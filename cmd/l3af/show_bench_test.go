@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+	"os/exec"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+
+	"l3af/internal/testenv"
+)
+
+// BenchmarkProgShow lists 1,000 programs, each with a map, as processes of
+// their own: ours and bpftool.
+func BenchmarkProgShow(b *testing.B) {
+	testenv.Root(b)
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	for i := range 1000 {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: fmt.Sprintf("bench_%d", i), Type: ebpf.XDP, License: "GPL",
+			Instructions: asm.Instructions{asm.LoadMapPtr(asm.R1, m.FD()), asm.Mov.Imm(asm.R0, int32(i)), asm.Return()},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer p.Close()
+	}
+	bpftool := testenv.Tool(b, "bpftool")
+	for _, cmd := range []exec.Cmd{
+		{Path: "/proc/self/exe", Args: []string{"l3af", "-j", "prog", "show"}}, // see TestMain
+		{Path: bpftool, Args: []string{"bpftool", "-j", "prog", "show"}},
+	} {
+		b.Run(cmd.Args[0], func(b *testing.B) {
+			for b.Loop() {
+				c := cmd
+				if err := c.Run(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
