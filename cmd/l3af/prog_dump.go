@@ -13,6 +13,7 @@ import (
 
 	"l3af/internal/disasm"
 	"l3af/internal/inspect"
+	"l3af/internal/kallsyms"
 )
 
 var progDumpVerbs = []verb{{
@@ -156,7 +157,7 @@ type dump struct {
 	head   *inspect.Program
 	prog   *disasm.Program
 	names  disasm.Names
-	syms   *disasm.Symbols
+	syms   *kallsyms.Symbols
 	owners *owners
 }
 
@@ -179,7 +180,7 @@ func newDump(p *ebpf.Program, o dumpOptions) (*dump, error) {
 			return nil, &hinted{errors.New("the code of this kind of machine cannot be read"), "file FILE writes it"}
 		}
 	}
-	if d.syms, err = disasm.KernelSymbols(); err != nil {
+	if d.syms, err = kallsyms.Read(); err != nil {
 		return nil, fmt.Errorf("read kernel symbols: %w", err)
 	}
 	d.names = d.prog.Names(d.syms)
@@ -347,8 +348,8 @@ func (d *dump) machineCode() []dumpedFunction {
 	list := []dumpedFunction{}
 	for k, f := range d.prog.Functions {
 		one := dumpedFunction{Proto: disasm.Prototype(f.Func), Name: "unknown", Insns: []dumpedNative{}}
-		if name, ok := d.syms.At(f.Address); ok {
-			one.Name = name
+		if s, ok := d.syms.At(f.Address); ok {
+			one.Name = s.Name
 		} else if f.Address != 0 {
 			one.Name = fmt.Sprintf("0x%016x", f.Address)
 		}

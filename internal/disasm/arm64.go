@@ -6,10 +6,12 @@ import (
 	"strings"
 
 	"golang.org/x/arch/arm64/arm64asm"
+
+	"l3af/internal/kallsyms"
 )
 
 // ARM64 reads a function of arm64 that begins at an address, as [X86] does.
-func ARM64(code []byte, address uint64, symbols *Symbols) []Native {
+func ARM64(code []byte, address uint64, symbols *kallsyms.Symbols) []Native {
 	var list []Native
 	for pc := 0; pc < len(code); pc += 4 {
 		if len(code)-pc < 4 {
@@ -20,7 +22,7 @@ func ARM64(code []byte, address uint64, symbols *Symbols) []Native {
 	return list
 }
 
-func arm64(code []byte, pc int, address uint64, size int, symbols *Symbols) Native {
+func arm64(code []byte, pc int, address uint64, size int, symbols *kallsyms.Symbols) Native {
 	n := Native{PC: pc, Raw: code}
 	ins, err := arm64asm.Decode(code)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/arch/x86/x86asm"
+
+	"l3af/internal/kallsyms"
 )
 
 // Native is one machine instruction.
@@ -25,7 +27,7 @@ func (n Native) String() string {
 const Bad = "(bad)"
 
 // Machine reads the code of one kind of machine.
-type Machine func(code []byte, address uint64, symbols *Symbols) []Native
+type Machine func(code []byte, address uint64, symbols *kallsyms.Symbols) []Native
 
 // ThisMachine reads the code of the machine the program runs on; nil where
 // there is no reader for it.
@@ -41,7 +43,7 @@ func ThisMachine() Machine {
 
 // X86 reads a function of x86-64 that begins at an address. Targets of jumps
 // and calls are symbols, or distances from the function's beginning.
-func X86(code []byte, address uint64, symbols *Symbols) []Native {
+func X86(code []byte, address uint64, symbols *kallsyms.Symbols) []Native {
 	var list []Native
 	for pc := 0; pc < len(code); {
 		n := x86(code[pc:], pc, address, len(code), symbols)
@@ -51,7 +53,7 @@ func X86(code []byte, address uint64, symbols *Symbols) []Native {
 	return list
 }
 
-func x86(code []byte, pc int, address uint64, size int, symbols *Symbols) Native {
+func x86(code []byte, pc int, address uint64, size int, symbols *kallsyms.Symbols) Native {
 	// Of the CET extension, a marker of where indirect jumps may lead. The
 	// library takes it for a prefix.
 	if len(code) >= 4 && code[0] == 0xf3 && code[1] == 0x0f && code[2] == 0x1e && code[3]&^1 == 0xfa {
@@ -66,8 +68,8 @@ func x86(code []byte, pc int, address uint64, size int, symbols *Symbols) Native
 		return Native{pc, code[:ins.Len], strings.ToLower(ins.Op.String()), []string{target(to, address, size, symbols)}}
 	}
 	text := x86asm.GNUSyntax(ins, address+uint64(pc), func(a uint64) (string, uint64) {
-		name, offset := symbols.In(a)
-		return name, a - offset
+		s, offset := symbols.In(a)
+		return s.Name, a - offset
 	})
 	n := Native{PC: pc, Raw: code[:ins.Len]}
 	n.Operation, n.Operands = words(text)
@@ -76,17 +78,15 @@ func x86(code []byte, pc int, address uint64, size int, symbols *Symbols) Native
 
 // target is where a jump or call leads: within the function, to a symbol, or
 // to an address.
-func target(to int64, address uint64, size int, symbols *Symbols) string {
+func target(to int64, address uint64, size int, symbols *kallsyms.Symbols) string {
 	if to >= 0 && to < int64(size) {
 		return "0x" + strconv.FormatInt(to, 16)
 	}
 	at := address + uint64(to)
-	if name, offset := symbols.In(at); name != "" && offset == 0 {
-		return name
-	} else if name != "" {
-		return fmt.Sprintf("%s+0x%x", name, offset)
+	if s, offset := symbols.In(at); s.Name != "" && offset > 0 {
+		return fmt.Sprintf("%s+0x%x", s.Name, offset)
 	}
-	return "0x" + strconv.FormatUint(at, 16)
+	return symbols.Name(at)
 }
 
 // words takes a line of assembler apart. Prefixes and the operation have no

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"l3af/internal/bpfsys"
+	"l3af/internal/kallsyms"
 )
 
 // Program is the code of a program in the kernel, and what is known about it.
@@ -144,7 +145,7 @@ func (r *Program) Compiled() error {
 }
 
 // Names resolves what the program's instructions refer to.
-func (r *Program) Names(symbols *Symbols) Names {
+func (r *Program) Names(symbols *kallsyms.Symbols) Names {
 	n := Names{Symbols: symbols}
 	for _, f := range r.Functions {
 		if f.Address != 0 {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"l3af/internal/kallsyms"
 	"l3af/internal/testenv"
 )
 
@@ -29,7 +30,7 @@ func TestCorpus(t *testing.T) {
 	if len(programs) < 45 {
 		t.Errorf("%d programs", len(programs))
 	}
-	symbols, err := KernelSymbols()
+	symbols, err := kallsyms.Read()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +82,8 @@ func TestCorpus(t *testing.T) {
 			if size != f.Size {
 				t.Errorf("%s: %d bytes read of %d", name, size, f.Size)
 			}
-			if symbol, ok := symbols.At(f.Address); !ok || !strings.HasPrefix(symbol, "bpf_prog_") {
-				t.Errorf("%s: function at %#x has the symbol %q", name, f.Address, symbol)
+			if symbol, ok := symbols.At(f.Address); !ok || !strings.HasPrefix(symbol.Name, "bpf_prog_") || symbol.Module != "bpf" {
+				t.Errorf("%s: function at %#x has the symbol %v", name, f.Address, symbol)
 			}
 		}
 		if len(found) != len(p.Lines) {

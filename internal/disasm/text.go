@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf/asm"
+
+	"l3af/internal/kallsyms"
 )
 
 // Classes, the low three bits of a code (linux/bpf_common.h, linux/bpf.h).
@@ -72,7 +74,7 @@ var (
 
 // Names is what numbers in code stand for. The zero value knows nothing.
 type Names struct {
-	Symbols *Symbols
+	Symbols *kallsyms.Symbols
 	// Functions are the addresses of the program's functions, in order; none
 	// where it is interpreted or the addresses are hidden.
 	Functions []uint64
@@ -278,14 +280,14 @@ func (n Names) call(i Instruction) string {
 		if at >= 0 && at < int64(len(n.Functions)) {
 			address = n.Functions[at]
 		}
-		return fmt.Sprintf("call pc%+d#%s", i.Off(), n.Symbols.nameOr(address))
+		return fmt.Sprintf("call pc%+d#%s", i.Off(), n.Symbols.Name(address))
 	}
 	// A helper of whom only the number is known: in objects, or where the
 	// kernel hides addresses.
 	if name := Helper(i.Imm()); name != "" {
 		return fmt.Sprintf("call %s#%d", name, i.Imm())
 	}
-	return fmt.Sprintf("call %s#%d", n.Symbols.nameOr(n.Symbols.Base()+uint64(int64(i.Imm()))), i.Imm())
+	return fmt.Sprintf("call %s#%d", n.Symbols.Name(n.Symbols.Base()+uint64(int64(i.Imm()))), i.Imm())
 }
 
 // Helper is the name of a helper by its number, "" when there is none.

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"l3af/internal/kallsyms"
 )
 
 // raw makes an instruction of this machine's byte order.
@@ -28,7 +30,7 @@ func wide(dst, src int, imm, next int32) []byte {
 
 // The notation is that of the kernel (kernel/bpf/disasm.c of Linux 6.18).
 func TestText(t *testing.T) {
-	symbols, err := ReadSymbols(strings.NewReader(strings.Join([]string{
+	symbols, err := kallsyms.Parse(strings.NewReader(strings.Join([]string{
 		"ffffffff81000800 T array_map_lookup_elem",
 		"ffffffff81000000 T __bpf_call_base",
 		"ffffffffa0000100 t bpf_prog_71cc897a9c0c25ab_sub\t[bpf]",
@@ -132,37 +134,6 @@ func TestHelper(t *testing.T) {
 			t.Errorf("helper %d: %s", n, got)
 		}
 	}
-}
-
-// Where addresses are hidden nothing is made up.
-func TestSymbols(t *testing.T) {
-	s, err := ReadSymbols(strings.NewReader("0000000000000000 A irq\n0000000000000000 T __bpf_call_base\n"))
-	if err != errHidden {
-		t.Errorf("hidden: %v", err)
-	}
-	if name, ok := s.At(0); ok || s.Base() != 0 {
-		t.Errorf("hidden: %q, base %x", name, s.Base())
-	}
-	s, err = ReadSymbols(strings.NewReader("0000000000000000 A irq\n00000000000000ff T b\n0000000000000010 T a\n0000000000000010 T alias\n0000000000000020 T __bpf_call_base\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for address, want := range map[uint64]string{0x0f: "", 0x10: "a", 0x12: "a+2", 0x20: "__bpf_call_base", 0x21: "__bpf_call_base+1", 0x1000: "b+f01"} {
-		name, offset := s.In(address)
-		if offset > 0 {
-			name += "+" + hexOf(offset)
-		}
-		if name != want {
-			t.Errorf("%#x is in %q, want %q", address, name, want)
-		}
-	}
-	if _, err := ReadSymbols(strings.NewReader("zz T a\n")); err == nil {
-		t.Error("an address that is no number was taken")
-	}
-}
-
-func hexOf(n uint64) string {
-	return strings.TrimLeft(strings.TrimSpace(strings.ReplaceAll(hex(binary.BigEndian.AppendUint64(nil, n)), " ", "")), "0")
 }
 
 // Whatever the bytes, every instruction has a text and a place, and the graph

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"l3af/internal/bpfsys"
+	"l3af/internal/kallsyms"
 )
 
 // TracepointLink is at a tracepoint.
@@ -147,14 +148,12 @@ func newKprobeMultiLink(o *bpfsys.Open, info *bpfsys.LinkInfo) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	symbols := kernelSymbols(addrs)
+	symbols, _ := kallsyms.Read() // without it they have no names
 	for i, a := range addrs {
 		f := KprobeOfAll{Addr: a, Cookie: cookies[i]}
-		if s, ok := symbols[a]; ok {
-			f.Func = s.name
-			if s.module != "" {
-				f.Module = &s.module
-			}
+		s := probed(symbols, a)
+		if f.Func = s.Name; s.Module != "" {
+			f.Module = &s.Module
 		}
 		l.Funcs = append(l.Funcs, f)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"l3af/internal/kallsyms"
 	"l3af/internal/testenv"
 	"l3af/internal/testenv/zoo"
 )
@@ -173,10 +174,14 @@ func TestEventNames(t *testing.T) {
 }
 
 // Functions are found by their address, or the one behind endbr64.
-func TestFindSymbols(t *testing.T) {
-	const text = "ffffffff81000000 T one\nffffffff81000010 t two [m]\nffffffff81000020 T three\n0000000000000000 T hidden\nbroken\n"
-	got := findSymbols(strings.NewReader(text), []uint64{0xffffffff81000000, 0xffffffff81000014, 0xffffffff81000030, 0})
-	if len(got) != 2 || got[0xffffffff81000000].name != "one" || got[0xffffffff81000014] != (symbol{"two", "m"}) {
-		t.Errorf("got %v", got)
+func TestProbed(t *testing.T) {
+	symbols, err := kallsyms.Parse(strings.NewReader("ffffffff81000000 T one\nffffffff81000010 t two\t[m]\nffffffff81000020 T three\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for address, want := range map[uint64]string{0xffffffff81000000: "one", 0xffffffff81000014: "two m", 0xffffffff81000030: "", 0: ""} {
+		if s := probed(symbols, address); strings.TrimSpace(s.Name+" "+s.Module) != want {
+			t.Errorf("%#x: got %v, want %q", address, s, want)
+		}
 	}
 }
