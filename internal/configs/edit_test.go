@@ -422,3 +422,21 @@ func TestCurrent(t *testing.T) {
 		t.Errorf("got %+v\nwant %+v", got, []Program{b, want})
 	}
 }
+
+// Maps are pinned where upstream's agents look, in names that bpffs takes.
+func TestPinPath(t *testing.T) {
+	h := &Host{PinBase: "/sys/fs/bpf"}
+	for _, r := range []struct {
+		iface, name, version string
+		kind                 l3af.HookKind
+		want                 string
+	}{
+		{"eth0", "connection-limit", "latest", l3af.XDP, "/sys/fs/bpf/eth0/connection-limit/latest"},
+		{"eth0", "ipfix-flow-exporter", "1.2.3", l3af.TCEgress, "/sys/fs/bpf/tc/globals/eth0/ipfix-flow-exporter/1_2_3"},
+		{"eth0.100", "a.b", "1.0", l3af.XDP, "/sys/fs/bpf/eth0_100/a_b/1_0"},
+	} {
+		if got := h.pinPath(r.iface, directionOf(r.kind), Program{Name: r.name, Version: r.version}); got != r.want {
+			t.Errorf("%s %s %s: %s, want %s", r.iface, r.name, r.version, got, r.want)
+		}
+	}
+}

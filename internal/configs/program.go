@@ -165,17 +165,17 @@ func (w *wanted) companion(iface string, d direction, e bind.Entry) l3af.Probe {
 }
 
 // pinPath is where upstream pins the maps of a program, and its agents open
-// them.
+// them. Names with dots, such as those of VLANs, bpffs does not take.
 func (h *Host) pinPath(iface string, d direction, p Program) string {
 	dir := []string{h.PinBase}
 	if d.kind != l3af.XDP {
 		dir = append(dir, "tc", "globals")
 	}
-	return path.Join(append(dir, iface, p.Name, underscored(p.Version))...)
+	return path.Join(append(dir, underscored(iface), underscored(p.Name), underscored(p.Version))...)
 }
 
-// underscored is a version as it is told to agents and named in bpffs.
-func underscored(version string) string { return strings.ReplaceAll(version, ".", "_") }
+// underscored is a name as bpffs takes it, and a version as agents are told it.
+func underscored(name string) string { return strings.ReplaceAll(name, ".", "_") }
 
 // agent is the userspace half of a program, with the arguments that upstream
 // gives it; those that it writes "--k =v" are "--k=v". Order is by name.
