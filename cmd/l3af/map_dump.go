@@ -79,6 +79,9 @@ func (c *call) openEntries() (list []*entries.Map, free func(), err error) {
 			free()
 			return nil, nil, err
 		}
+		if e.Untyped != nil {
+			fmt.Fprintf(c.err, "note: %s is without types: %v\n", e, e.Untyped)
+		}
 		list = append(list, e)
 	}
 	return list, free, nil

@@ -19,6 +19,9 @@ type Map struct {
 	bpfsys.Handle
 	Info bpfsys.MapInfo
 	CPUs int // how many values an entry has; 0: one that is not a CPU's
+	// Untyped is why its BTF does not tell what keys and values are, although it
+	// has some; else nil.
+	Untyped error
 
 	key, value *btftext.Formatter // nil: BTF does not say
 }
@@ -38,9 +41,7 @@ func Open(h bpfsys.Handle) (*Map, error) {
 		}
 		m.CPUs = n
 	}
-	if err := m.types(); err != nil {
-		return nil, fmt.Errorf("%s: types: %w", m, err)
-	}
+	m.Untyped = m.types()
 	return m, nil
 }
 

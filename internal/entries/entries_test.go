@@ -20,6 +20,7 @@ import (
 
 	"l3af/internal/bpfsys"
 	"l3af/internal/btftext"
+	"l3af/internal/rawbtf"
 	"l3af/internal/testenv"
 )
 
@@ -245,6 +246,26 @@ func TestNotListed(t *testing.T) {
 		if !errors.Is(err, ErrNotListed) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// Entries whose types make no sense are printed in hex.
+func TestUntyped(t *testing.T) {
+	c := load(t)
+	m := opened(t, c.Maps["hash"])
+	spec, err := rawbtf.FromKernel(m.Info.BTFID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Info.BTFValueTypeID = uint32(spec.End())
+	if m.Untyped = m.types(); m.Untyped == nil || m.Typed() {
+		t.Errorf("type %d of %d: %v", spec.End(), spec.End(), m.Untyped)
+	}
+	if got := dump(t, m); bytes.Contains(got, []byte("formatted")) || !json.Valid(got) {
+		t.Errorf("got %s", got)
+	}
+	if _, err := m.People(); err != nil {
+		t.Error(err)
 	}
 }
 

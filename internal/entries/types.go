@@ -12,8 +12,9 @@ import (
 	"l3af/internal/value"
 )
 
-// types makes the formatters of keys and values.
+// types makes the formatters of keys and values; none where that fails.
 func (m *Map) types() error {
+	m.key, m.value = nil, nil
 	i := &m.Info
 	var spec *rawbtf.Spec
 	var err error
@@ -33,7 +34,9 @@ func (m *Map) types() error {
 	if m.value, err = formatter(spec, valueType, i.ValueSize); m.value == nil || i.BTFKeyTypeID == 0 || i.BTFVmlinuxValueTypeID != 0 {
 		return err
 	}
-	m.key, err = formatter(spec, i.BTFKeyTypeID, i.KeySize)
+	if m.key, err = formatter(spec, i.BTFKeyTypeID, i.KeySize); err != nil {
+		m.value = nil
+	}
 	return err
 }
 
