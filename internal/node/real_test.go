@@ -260,3 +260,65 @@ func TestRealAgentFindsMaps(t *testing.T) {
 		t.Errorf("left: %q", left)
 	}
 }
+
+// What a program counts in a map becomes metrics, sampled while the node runs.
+func TestRealMonitor(t *testing.T) {
+	m := onReal(t)
+	testenv.Veth(t, testenv.End{Name: "p0", Addrs: []string{"10.9.0.1/24"}}, testenv.End{Netns: "blue", Name: "p1", Addrs: []string{"10.9.0.2/24"}})
+	object, err := filepath.Abs("../chain/testdata/corpus/l3af.bpf.o")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := node.Open(node.Options{Dir: t.TempDir(), Kernel: m.kernel, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := errors.Join(<-ended, n.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	apply := func(chains ...l3af.Chain) {
+		t.Helper()
+		if a, err := n.Apply(context.Background(), &l3af.State{APIVersion: l3af.APIVersion, Chains: chains}, "test", -1); err != nil || len(a.Failed) > 0 {
+			t.Fatalf("%+v, %v", a, err)
+		}
+	}
+	defer apply()
+	apply(l3af.Chain{Interface: "p0", Hook: l3af.XDP, Programs: []l3af.Program{
+		{Name: "counts", Package: object, Entry: "l3af_xdp", Next: "next_program", Settings: l3af.Settings{
+			PinPath: "/sys/fs/bpf/out/p0/counts/1",
+			Monitor: []l3af.Monitor{{Map: "packets", Key: "0-3"}, {Map: "packets", Key: json.Number("0"), Aggregator: l3af.MaxRate}}}},
+		{Name: "stats", Package: "builtin:stats"},
+	}})
+	sameSet(t, "pinned outside", m.outside(), []string{"/sys/fs/bpf/out/p0/counts/1/packets"})
+	testenv.In(t, "blue", func() {
+		c, err := net.Dial("udp", "10.9.0.1:9")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			_, _ = c.Write([]byte("hello")) // refused by the port after the first
+			s, err := n.Status(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			values := s.Chains[0].Programs[0].Monitor
+			sum := 0.0
+			for _, v := range values[:min(4, len(values))] {
+				sum += v.Value
+			}
+			if len(values) == 5 && sum >= 20 && sum <= float64(s.Chains[0].Programs[0].Packets) && values[4].Value > 0 {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("told %+v, %d packets", values, s.Chains[0].Programs[0].Packets)
+			}
+		}
+	})
+}
