@@ -59,7 +59,11 @@ func newFusion(c *composition, s segment) *fusion {
 //
 // The error is a [*rangeError] when a jump does not reach.
 func (f *fusion) fuse(near bool) (*listing, error) {
-	l := &listing{}
+	size := 0
+	for _, p := range f.parts {
+		size += len(p.funcs[0].ins) + 32 // glue, and copies of the frame pointer
+	}
+	l := newListing(size)
 	ends := newChainEnds(l, f.parts)
 	out := l.label() // the only exit; r0 is set
 	last := len(f.parts) - 1
@@ -297,7 +301,7 @@ func kept(p *part, symbols, names []string, entry *btf.Func) []named {
 			}
 			info = entry
 		}
-		l := &listing{}
+		l := newListing(len(fn.ins))
 		l.keep(fn, symbols)
 		all = append(all, named{l.ins, symbols[i], names[i], info})
 	}

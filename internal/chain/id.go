@@ -21,9 +21,9 @@ func finish(spec *ebpf.ProgramSpec, name, title string, fns []named) error {
 	spec.Name = name
 	fns[0].name, fns[0].symbol = title, title
 
-	lines := false
-	var code asm.Instructions
+	lines, size := false, 0
 	for _, f := range fns {
+		size += len(f.ins)
 		info := btf.Func{Linkage: btf.StaticFunc, Type: &btf.FuncProto{Return: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}}}
 		if f.info != nil {
 			info = *f.info
@@ -34,6 +34,7 @@ func finish(spec *ebpf.ProgramSpec, name, title string, fns []named) error {
 			lines = lines || ins.Source() != nil
 		}
 	}
+	code := make(asm.Instructions, 0, size)
 	for _, f := range fns {
 		// The kernel wants a line for each function's start if it gets any.
 		if lines && f.ins[0].Source() == nil {

@@ -22,6 +22,11 @@ type listing struct {
 	places []int   // of each label: an index into ins
 }
 
+// newListing makes a listing with room for so many instructions.
+func newListing(size int) *listing {
+	return &listing{ins: make([]asm.Instruction, 0, size), jumps: make([]label, 0, size)}
+}
+
 func (l *listing) label() label {
 	l.places = append(l.places, -1)
 	return label(len(l.places) - 1)
