@@ -128,11 +128,15 @@ func TestUpstreamModel(t *testing.T) {
 	bad.flow(2)
 	good.flow(4)
 
+	long := *modelTime
+	if testing.Short() {
+		long = min(long, 3*time.Second)
+	}
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	calls, refused, kills, rounds := 0, 0, 0, 0
 	var count sync.Mutex
-	for end := time.Now().Add(*modelTime); time.Now().Before(end) && !t.Failed(); rounds++ {
+	for end := time.Now().Add(long); time.Now().Before(end) && !t.Failed(); rounds++ {
 		switch r.IntN(12) {
 		case 0: // everything at once, in another order and other versions
 			next := m.clone()

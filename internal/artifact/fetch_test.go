@@ -422,3 +422,46 @@ func TestRepositoryRef(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// An archive of anything comes whole or not at all, from wherever it is.
+func TestRemoteArchive(t *testing.T) {
+	good := tarball(t, packedFiles("fw/")...)
+	dir := t.TempDir()
+	for name, text := range map[string][]byte{"v.tar.gz": good, "half.tar.gz": good[:len(good)/2]} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files := http.FileServer(http.Dir(dir))
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/busy.tar.gz" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		files.ServeHTTP(w, r)
+	}))
+	defer s.Close()
+	for _, base := range []string{"file://" + dir, s.URL} {
+		got, err := Remote{}.Archive(t.Context(), base+"/v.tar.gz")
+		if err != nil || len(got) != len(packedFiles("fw/")) {
+			t.Errorf("%s: %d files, %v", base, len(got), err)
+		}
+		for name := range got {
+			if !strings.HasPrefix(name, "fw/") {
+				t.Errorf("%s: file %s", base, name)
+			}
+		}
+		if _, err := (Remote{}).Archive(t.Context(), base+"/half.tar.gz"); err == nil || !strings.Contains(err.Error(), "damaged") || Unavailable(err) {
+			t.Errorf("%s: half of it: %v", base, err)
+		}
+		if _, err := (Remote{}).Archive(t.Context(), base+"/none.tar.gz"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: none: %v", base, err)
+		}
+	}
+	if _, err := (Remote{}).Archive(t.Context(), s.URL+"/busy.tar.gz"); !Unavailable(err) {
+		t.Errorf("busy: %v", err)
+	}
+	if _, err := (Remote{}).Archive(t.Context(), "ftp://x/v.tar.gz"); err == nil || Unavailable(err) {
+		t.Errorf("ftp: %v", err)
+	}
+}

@@ -144,6 +144,7 @@ enabled: ENABLED
 
 [graceful-restart]
 restart-artifacts-url: file:///srv/l3afd
+time-to-restart: 9
 version-limit: 12
 
 [extra]
@@ -169,7 +170,7 @@ func TestINI(t *testing.T) {
 			}},
 		{mtls: "\ncert-dir: /c\n[mTLS]\nmin-tls-version: TLS_1.2\n[mtls]\nenabled: yes\nsan-match-rules:\n",
 			want:  func(s *settings) { s.tlsCert, s.tlsKey, s.tlsClientCA = "/c/server.crt", "/c/server.key", "/c/ca.pem" },
-			notes: "line 46: [mtls] enabled was given in line 41 already: the last one counts\nline 55: unknown section [extra] is ignored\n[mtls] san-match-rules is empty: every certificate of the CA is taken\n"},
+			notes: "line 46: [mtls] enabled was given in line 41 already: the last one counts\nline 56: unknown section [extra] is ignored\n[mtls] san-match-rules is empty: every certificate of the CA is taken\n"},
 		{mtls: "perhaps\nmin-tls-version: TLS_1.0\ncert-expiry-warning-days: soon",
 			err: "line 41: [mtls] enabled: \"perhaps\" is neither true nor false\nline 43: [mtls] cert-expiry-warning-days: \"soon\" is not a number from 0\n" +
 				"[mtls] min-tls-version: \"TLS_1.0\" is neither TLS_1.2 nor TLS_1.3"},
@@ -191,7 +192,7 @@ func TestINI(t *testing.T) {
 		want.packageTimeout, want.environment, want.packageRepo = 10*time.Second, "TEST", "http://repo.example/"
 		want.metricsListen, want.agentPoll, want.monitorSamples = "0.0.0.0:8898", 5*time.Second, 7
 		want.debugListen, want.listen, want.importing = "localhost:8899", "localhost:7080", "/etc/l3af/l3af-config.json"
-		want.restartRepo, want.restartLimit, want.restartTimeout = "file:///srv/l3afd", 12, 7*time.Second
+		want.restartRepo, want.restartLimit, want.restartTimeout = "file:///srv/l3afd", 12, 9*time.Second
 		c.want(&want)
 		notes := strings.Join(got.notes, "\n") + "\n"
 		got.notes = nil
@@ -201,7 +202,7 @@ func TestINI(t *testing.T) {
 		for _, n := range []string{
 			"[l3afd] datacenter has no meaning here: nothing ever used it\n", "[xdp-root] has no meaning here: chains need no root program\n",
 			"line 16: unknown key [l3afd] bpf-dri is ignored (did you mean \"bpf-dir\"?)\n", "unknown section [extra] is ignored\n",
-			"[ebpf-repo] url http://repo.example/ is not https", c.notes,
+			"[ebpf-repo] url http://repo.example/ is not https", "[web] metrics-addr 0.0.0.0:8898 is not loopback: whoever re", c.notes,
 		} {
 			if !strings.Contains(notes, n) {
 				t.Errorf("%q: notes\n%s\nwithout %q", c.mtls, notes, n)

@@ -159,6 +159,7 @@ func fromINI(text []byte) (keys map[string]any, notes []string, err error) {
 	if err := iniTLS(keys, given, note); err != nil {
 		mistakes = append(mistakes, err)
 	}
+	exposed(keys, note)
 	if repo, _ := keys["package-repo"].(string); strings.HasPrefix(repo, "http://") {
 		note("[ebpf-repo] url %s is not https: who is on the way there decides what runs here as root", repo)
 	}
@@ -185,6 +186,9 @@ func (k iniKey) read(value string) (any, error) {
 		}
 		return json.Number(value), nil
 	case "time":
+		if _, err := strconv.ParseUint(value, 10, 31); err == nil {
+			value += "s" // as time-to-restart is written
+		}
 		if d, err := time.ParseDuration(value); err != nil || d <= 0 {
 			return nil, fmt.Errorf("%.80q is not a time such as 30s", value)
 		}
@@ -209,14 +213,10 @@ func iniTLS(keys, given map[string]any, note func(string, ...any)) error {
 		}
 		return instead
 	}
-	listen, _ := keys["listen"].(string)
 	if given["[mtls] enabled"] == false {
 		// Whoever could connect could write; here it takes root, and it takes loopback.
 		keys["loopback-write"] = "root"
 		note("[mtls] enabled is false: over TCP only root's processes on this host may write (loopback-write: root), others read")
-		if env, ok := keys["environment"].(string); ok && env != "PROD" && !isLoopback(listen) {
-			note("[l3afd] environment is %q and [l3af-configs] restapi-addr %s is not loopback: whoever reaches it reads the state of this host", env, listen)
-		}
 		return nil
 	}
 	dir := text("cert-dir", "")
@@ -242,6 +242,26 @@ func iniTLS(keys, given map[string]any, note func(string, ...any)) error {
 		return fmt.Errorf("[mtls] min-tls-version: %.80q is neither TLS_1.2 nor TLS_1.3", least)
 	}
 	return nil
+}
+
+// exposed tells of the addresses that other machines reach.
+func exposed(keys map[string]any, note func(string, ...any)) {
+	env, given := keys["environment"].(string)
+	for _, a := range []struct{ key, name string }{
+		{"listen", "[l3af-configs] restapi-addr"}, {"metrics-listen", "[web] metrics-addr"}, {"debug-listen", "[ebpf-chain-debug] addr"},
+	} {
+		addr, ok := keys[a.key].(string)
+		_, tls := keys["tls-cert"]
+		switch {
+		case !ok || isLoopback(addr):
+		case given && env != "PROD" && !tls:
+			note("[l3afd] environment is %q and %s %s is not loopback: whoever reaches it reads what is served there", env, a.name, addr)
+		case !tls:
+			note("%s %s is not loopback, and there is no TLS: l3afd does not start so, unless [l3afd] environment is another than PROD", a.name, addr)
+		case a.key != "listen":
+			note("%s %s is not loopback: whoever reads what is served there needs a certificate of the CA", a.name, addr)
+		}
+	}
 }
 
 // isLoopback reports whether an address is one that other hosts cannot reach.
