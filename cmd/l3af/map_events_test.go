@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -73,14 +74,24 @@ func TestMapEvents(t *testing.T) {
 	}
 
 	cmd := exec.Command(testenv.Tool(t, "bpftool"), "-j", "map", "event_pipe", "id", id("perf"))
-	var theirs bytes.Buffer
-	cmd.Stdout = &theirs
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(300 * time.Millisecond)
+	first := make([]byte, 1) // it has seen enough events to fill its buffer
+	if _, err := io.ReadFull(stdout, first); err != nil {
+		t.Fatal(err)
+	}
 	_ = cmd.Process.Signal(os.Interrupt)
+	rest, err := io.ReadAll(stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
 	_ = cmd.Wait()
+	theirs := append(first, rest...)
 	shape := func(what string, document []byte) string {
 		var list []map[string]any
 		if err := json.Unmarshal(document, &list); err != nil || len(list) == 0 {
@@ -89,7 +100,7 @@ func TestMapEvents(t *testing.T) {
 		return fmt.Sprint(len(list[0]["data"].([]any)), list[0]["type"], keys(t, mustJSON(t, list[0])))
 	}
 	ours := l3afSays(t, "map", "event_pipe", "id", id("perf"), "--count", "2", "-j", "--bpftool-compat")
-	if o, b := shape("l3af", ours), shape("bpftool", theirs.Bytes()); o != b {
+	if o, b := shape("l3af", ours), shape("bpftool", theirs); o != b {
 		t.Errorf("event: got %s, want %s", o, b)
 	}
 }
