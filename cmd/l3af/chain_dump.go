@@ -17,7 +17,8 @@ func newChainDump(a *app) *cobra.Command {
 		Short: "Print the code of a chain: where each program begins, and source lines",
 		Long: `Dump prints the code of a chain as it is given to the kernel: its functions, where
 each program begins in them, and the source lines that objects have. With
---jited it prints the machine code the kernel made of it.`,
+--jited it prints the machine code the kernel made of it, byte by byte: l3af prog
+dump jited disassembles that of this machine's programs.`,
 		Example: `  l3af chain dump eth0/xdp
   l3af chain dump eth0/xdp --jited`,
 		Args: oneHook,
