@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -36,12 +37,17 @@ func BenchmarkProgShow(b *testing.B) {
 		{Path: bpftool, Args: []string{"bpftool", "-j", "prog", "show"}},
 	} {
 		b.Run(cmd.Args[0], func(b *testing.B) {
+			var cpu, least time.Duration
 			for b.Loop() {
 				c := cmd
 				if err := c.Run(); err != nil {
 					b.Fatal(err)
 				}
+				if cpu = c.ProcessState.UserTime() + c.ProcessState.SystemTime(); least == 0 || cpu < least {
+					least = cpu
+				}
 			}
+			b.ReportMetric(float64(least), "least-cpu-ns") // others do not disturb it
 		})
 	}
 }

@@ -25,6 +25,8 @@ type Holders struct {
 
 	by   map[bpfsys.Kind]map[uint32][]Holder
 	ours map[bpfsys.Kind][]uint32 // ids of what was loaded to find out
+
+	pages map[uint32]uint32 // of memory, by program: the iterator has seen them all
 }
 
 func (h *Holders) reset() {
@@ -40,6 +42,14 @@ func (h *Holders) start() (wait func() error) {
 	done := make(chan error, 1)
 	go func() { done <- h.Read() }()
 	return func() error { return <-done }
+}
+
+// memlock is what a program takes, in bytes; 0 where the iterator has not seen it.
+func (h *Holders) memlock(program uint32) uint64 {
+	if h == nil {
+		return 0
+	}
+	return uint64(h.pages[program]) * uint64(os.Getpagesize())
 }
 
 // own says whether an object was there only for finding out who holds which.

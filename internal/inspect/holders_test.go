@@ -87,7 +87,8 @@ func TestHolders(t *testing.T) {
 	}
 }
 
-// What is loaded to find out who holds what is not among what is shown.
+// What is loaded to find out who holds what is not among what is shown, and says
+// of programs the memory that /proc says.
 func TestHoldersAreNotShown(t *testing.T) {
 	testenv.Clean(t)
 	for range 20 {
@@ -96,12 +97,23 @@ func TestHoldersAreNotShown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		plain, err := Programs(Selector{}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		memlock := map[uint32]uint64{}
+		for _, p := range plain {
+			memlock[p.ID] = p.BytesMemlock
+		}
 		for _, p := range progs {
+			if want, ok := memlock[p.ID]; ok && want != p.BytesMemlock {
+				t.Errorf("program %d takes %d bytes, /proc says %d", p.ID, p.BytesMemlock, want)
+			}
 			if h.own(bpfsys.Prog, p.ID) {
 				t.Errorf("shown: %+v", p)
 			}
 		}
-		if len(h.ours[bpfsys.Prog]) != 1 || len(h.ours[bpfsys.Map]) == 0 || len(h.ours[bpfsys.Link]) != 1 {
+		if len(h.ours[bpfsys.Prog]) != 2 || len(h.ours[bpfsys.Map]) == 0 || len(h.ours[bpfsys.Link]) != 2 {
 			t.Fatalf("loaded: %v", h.ours)
 		}
 	}

@@ -38,23 +38,23 @@ type holdersState struct {
 var holdersMembers = map[string][2]string{
 	"task_tgid": {"task_struct", "tgid"}, "task_comm": {"task_struct", "comm"}, "task_group_leader": {"task_struct", "group_leader"},
 	"file_f_op": {"file", "f_op"}, "file_private_data": {"file", "private_data"},
-	"prog_aux": {"bpf_prog", "aux"}, "aux_id": {"bpf_prog_aux", "id"}, "map_id": {"bpf_map", "id"}, "btf_id": {"btf", "id"}, "link_id": {"bpf_link", "id"},
+	"prog_aux": {"bpf_prog", "aux"}, "prog_pages": {"bpf_prog", "pages"}, "aux_id": {"bpf_prog_aux", "id"}, "map_id": {"bpf_map", "id"}, "btf_id": {"btf", "id"}, "link_id": {"bpf_link", "id"},
 }
 
-// iterator is the program of bpf/holders.bpf.c in the kernel.
+// iterator is the programs of bpf/holders.bpf.c in the kernel.
 type iterator struct {
 	types *bpfsys.Open // the kernel's
 	data  map[string]*ebpf.Map
-	prog  *ebpf.Program
-	it    *link.Iter
+	progs map[string]*ebpf.Program
+	iters map[string]*link.Iter
 }
 
 func (i *iterator) Close() {
-	if i.it != nil {
-		i.it.Close()
+	for _, it := range i.iters {
+		it.Close()
 	}
-	if i.prog != nil {
-		i.prog.Close()
+	for _, p := range i.progs {
+		p.Close()
 	}
 	for _, m := range i.data {
 		m.Close()
@@ -64,8 +64,11 @@ func (i *iterator) Close() {
 	}
 }
 
-// load loads the program by itself: what cilium/ebpf reads of the kernel's BTF
-// to load it takes longer than all the rest.
+// targets are the functions of the kernel that the programs are attached to.
+var targets = map[string]string{"holders": "bpf_iter_task_file", "sizes": "bpf_iter_bpf_prog"}
+
+// load loads the programs by itself: what cilium/ebpf reads of the kernel's BTF
+// to load them takes longer than all the rest.
 func (i *iterator) load() error {
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(holdersObject))
 	if err != nil {
@@ -75,8 +78,7 @@ func (i *iterator) load() error {
 	if i.types, raw, err = openVmlinux(); err != nil {
 		return err
 	}
-	const target = "bpf_iter_task_file"
-	l, err := findLayout(raw, slices.Collect(gomaps.Values(holdersMembers)), []string{target})
+	l, err := findLayout(raw, slices.Collect(gomaps.Values(holdersMembers)), slices.Collect(gomaps.Values(targets)))
 	if err != nil {
 		return err
 	}
@@ -94,37 +96,45 @@ func (i *iterator) load() error {
 		}
 		i.data[name] = made
 	}
-	insns := spec.Programs["holders"].Instructions
-	for k := range insns {
-		if m := i.data[insns[k].Reference()]; m != nil {
-			if err := insns[k].AssociateMap(m); err != nil {
-				return err
+	i.progs, i.iters = map[string]*ebpf.Program{}, map[string]*link.Iter{}
+	for name, target := range targets {
+		var code bytes.Buffer
+		insns := spec.Programs[name].Instructions
+		for k := range insns {
+			if m := i.data[insns[k].Reference()]; m != nil {
+				if err := insns[k].AssociateMap(m); err != nil {
+					return err
+				}
 			}
 		}
+		if err := insns.Marshal(&code, spec.ByteOrder); err != nil {
+			return err
+		}
+		open, err := bpfsys.LoadIterator(name, code.Bytes(), l.funcs[target])
+		if err != nil {
+			return fmt.Errorf("load iterator: %w", err)
+		}
+		if i.progs[name], err = ebpf.NewProgramFromFD(open.Take()); err != nil {
+			return err
+		}
+		if i.iters[name], err = link.AttachIter(link.IterOptions{Program: i.progs[name]}); err != nil {
+			return err
+		}
 	}
-	var code bytes.Buffer
-	if err := insns.Marshal(&code, spec.ByteOrder); err != nil {
-		return err
-	}
-	open, err := bpfsys.LoadIterator("holders", code.Bytes(), l.funcs[target])
-	if err != nil {
-		return fmt.Errorf("load iterator: %w", err)
-	}
-	if i.prog, err = ebpf.NewProgramFromFD(open.Take()); err != nil {
-		return err
-	}
-	i.it, err = link.AttachIter(link.IterOptions{Program: i.prog})
-	return err
+	return nil
 }
 
 // ids are those of what is loaded.
 func (i *iterator) ids() (map[bpfsys.Kind][]uint32, error) {
-	var p bpfsys.ProgInfo
-	var l bpfsys.LinkInfo
-	if err := errors.Join(bpfsys.Info(i.prog, &p), bpfsys.Info(i.it, &l)); err != nil {
-		return nil, err
+	ids := map[bpfsys.Kind][]uint32{}
+	for name := range targets {
+		var p bpfsys.ProgInfo
+		var l bpfsys.LinkInfo
+		if err := errors.Join(bpfsys.Info(i.progs[name], &p), bpfsys.Info(i.iters[name], &l)); err != nil {
+			return nil, err
+		}
+		ids[bpfsys.Prog], ids[bpfsys.Link] = append(ids[bpfsys.Prog], p.ID), append(ids[bpfsys.Link], l.ID)
 	}
-	ids := map[bpfsys.Kind][]uint32{bpfsys.Prog: {p.ID}, bpfsys.Link: {l.ID}}
 	for _, m := range i.data {
 		var info bpfsys.MapInfo
 		if err := bpfsys.Info(m, &info); err != nil {
@@ -133,6 +143,20 @@ func (i *iterator) ids() (map[bpfsys.Kind][]uint32, error) {
 		ids[bpfsys.Map] = append(ids[bpfsys.Map], info.ID)
 	}
 	return ids, nil
+}
+
+// run gives what a program writes.
+func (i *iterator) run(name string) ([]byte, error) {
+	r, err := i.iters[name].Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	all, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("read iterator: %w", err)
+	}
+	return all, nil
 }
 
 // pass goes through all descriptors and gives what the program wrote. A pass
@@ -146,22 +170,13 @@ func (i *iterator) pass(learn bool) ([]byte, error) {
 	if state.Learn = 0; learn {
 		state.Learn = 1
 		state.Own = [...]uint32{
-			bpfsys.Prog: uint32(i.prog.FD()), bpfsys.Map: uint32(bss.FD()), bpfsys.BTF: uint32(i.types.FD()), bpfsys.Link: uint32(i.it.FD()),
+			bpfsys.Prog: uint32(i.progs["holders"].FD()), bpfsys.Map: uint32(bss.FD()), bpfsys.BTF: uint32(i.types.FD()), bpfsys.Link: uint32(i.iters["holders"].FD()),
 		}
 	}
 	if err := bss.Put(uint32(0), &state); err != nil {
 		return nil, err
 	}
-	r, err := i.it.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	all, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("read iterator: %w", err)
-	}
-	return all, nil
+	return i.run("holders")
 }
 
 // iterate asks the kernel.
@@ -188,6 +203,13 @@ func (h *Holders) iterate() error {
 			return err
 		}
 		h.add(bpfsys.Kind(rec.Kind), rec.ID, Holder{rec.PID, bpfsys.Text(rec.Comm[:])})
+	}
+	if all, err = i.run("sizes"); err != nil {
+		return err
+	}
+	h.pages = make(map[uint32]uint32, len(all)/8)
+	for ; len(all) >= 8; all = all[8:] {
+		h.pages[binary.NativeEndian.Uint32(all)] = binary.NativeEndian.Uint32(all[4:])
 	}
 	return nil
 }

@@ -66,7 +66,9 @@ func Programs(s Selector, opts Options) ([]Program, error) {
 	err = programs(s, func(o *bpfsys.Open, info *bpfsys.ProgInfo, maps []uint32) error {
 		p := newProgram(info, boot)
 		p.Name = fullName(o, info)
-		p.BytesMemlock, _ = strconv.ParseUint(fdinfo(o)["memlock"], 10, 64)
+		if opts.Holders == nil {
+			p.BytesMemlock = memlock(o)
+		}
 		p.MapIDs = slices.Clone(maps)
 		p.Metadata = meta.among(maps)
 		p.Pinned = pins.of(bpfsys.Prog, p.ID)
@@ -80,9 +82,26 @@ func Programs(s Selector, opts Options) ([]Program, error) {
 	}
 	list = slices.DeleteFunc(list, func(p Program) bool { return opts.Holders.own(bpfsys.Prog, p.ID) })
 	for i := range list {
-		list[i].Pids = opts.Holders.Of(bpfsys.Prog, list[i].ID)
+		p := &list[i]
+		p.Pids = opts.Holders.Of(bpfsys.Prog, p.ID)
+		if p.BytesMemlock > 0 {
+			continue
+		}
+		// Read from /proc this takes longer than all the rest.
+		if p.BytesMemlock = opts.Holders.memlock(p.ID); p.BytesMemlock == 0 {
+			if o, err := bpfsys.ByID(bpfsys.Prog, p.ID, 0); err == nil {
+				p.BytesMemlock = memlock(o)
+				o.Close()
+			}
+		}
 	}
 	return list, nil
+}
+
+// memlock is the memory that /proc says a program takes, in bytes.
+func memlock(o *bpfsys.Open) uint64 {
+	n, _ := strconv.ParseUint(fdinfo(o)["memlock"], 10, 64)
+	return n
 }
 
 func newProgram(info *bpfsys.ProgInfo, boot time.Duration) Program {

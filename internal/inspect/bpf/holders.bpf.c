@@ -13,7 +13,7 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 
 /* Byte offsets of members. */
 const volatile __u32 task_tgid, task_comm, task_group_leader, file_f_op, file_private_data;
-const volatile __u32 prog_aux, aux_id, map_id, btf_id, link_id;
+const volatile __u32 prog_aux, prog_pages, aux_id, map_id, btf_id, link_id;
 
 enum kind { PROG, MAP, BTF, LINK, KINDS };
 
@@ -92,5 +92,32 @@ int holders(struct bpf_iter__task_file *ctx)
 	}
 	bpf_probe_read_kernel_str(h.comm, sizeof(h.comm), pointer(task, task_group_leader) + task_comm);
 	bpf_seq_write(ctx->meta->seq, &h, sizeof(h));
+	return 0;
+}
+
+/* What fdinfo calls memlock of each program, without opening it for that. */
+struct size {
+	__u32 id;
+	__u32 pages;
+};
+
+struct bpf_iter__bpf_prog {
+	struct bpf_iter_meta *meta;
+	void *prog;
+};
+
+SEC("iter/bpf_prog")
+int sizes(struct bpf_iter__bpf_prog *ctx)
+{
+	const void *prog = ctx->prog;
+	struct size s = {};
+	__u16 pages = 0;
+
+	if (!prog)
+		return 0;
+	s.id = number(pointer(prog, prog_aux), aux_id);
+	bpf_probe_read_kernel(&pages, sizeof(pages), prog + prog_pages);
+	s.pages = pages;
+	bpf_seq_write(ctx->meta->seq, &s, sizeof(s));
 	return 0;
 }
