@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"l3af"
@@ -103,11 +104,19 @@ func (r *round) agentsFirst(s *step) bool {
 				return err
 			}
 		}
-		delete(n.settled, s.target)
-		if err := n.kernel.MakeMaps(load); err != nil {
+		if err := r.mapsFirst(w, load); err != nil {
 			return err
 		}
-		return n.kernel.PinAhead(s.target, w.made.light, load.Pins)
+		// An agent finds the maps of the whole instance.
+		for _, other := range r.sharing(w) {
+			if load, err = other.made.load(r.composer, other.target); err == nil {
+				err = r.mapsFirst(other, load)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", other.target, err)
+			}
+		}
+		return nil
 	})
 	if err == nil {
 		return up
@@ -120,6 +129,32 @@ func (r *round) agentsFirst(s *step) bool {
 	r.step(l3af.Step{Verb: s.verb, Target: s.target.String(), From: s.from, To: w.made.id, Error: err.Error()})
 	r.fail(s.target, err)
 	return false
+}
+
+// mapsFirst makes the maps of what is to run at a target, for agents to find.
+func (r *round) mapsFirst(w *want, load host.Load) error {
+	delete(r.n.settled, w.target)
+	if err := r.n.kernel.MakeMaps(load); err != nil {
+		return err
+	}
+	return r.n.kernel.PinAhead(w.target, w.made.light, load.Pins)
+}
+
+// sharing are those that are still to come of what shares an instance with w.
+func (r *round) sharing(w *want) []*want {
+	var others []*want
+	for i := range r.wants {
+		o := &r.wants[i]
+		if o == w || o.target == w.target || !o.present || o.made.err != nil || o.made.off() || r.have[o.target].ID == o.made.id || r.have[o.target].Err != nil {
+			continue
+		}
+		if slices.ContainsFunc(o.made.users, func(u user) bool {
+			return slices.ContainsFunc(w.made.users, func(v user) bool { return u.instance == v.instance })
+		}) {
+			others = append(others, o)
+		}
+	}
+	return others
 }
 
 // agentsAgain starts agents anew whose program has other maps by now.
