@@ -123,42 +123,33 @@ func parseFilter(m []byte) (*TCFilter, string, error) {
 		return nil, "", errors.New("short message")
 	}
 	tc := nl.DeserializeTcMsg(m)
-	attrs, err := nl.ParseRouteAttr(m[tc.Len():])
-	if err != nil {
-		return nil, "", err
-	}
 	// tcm_info has the priority and, in network byte order, the protocol.
 	f := &TCFilter{Prio: uint16(tc.Info >> 16), Protocol: protocol(tc.Info), Handle: tc.Handle}
 	kind, name := "", ""
 	var options []byte
-	for _, a := range attrs {
-		switch a.Attr.Type &^ unix.NLA_F_NESTED {
+	for t, value := range kernel.Attributes(m[tc.Len():]) {
+		switch t {
 		case nl.TCA_KIND:
-			kind = bpfsys.Text(a.Value)
+			kind = bpfsys.Text(value)
 		case nl.TCA_OPTIONS:
-			options = a.Value
+			options = value
 		case nl.TCA_CHAIN:
-			f.TCChain = number(a.Value)
+			f.TCChain = number(value)
 		}
 	}
 	if kind != "bpf" || options == nil {
 		return nil, "", nil
 	}
-	if attrs, err = nl.ParseRouteAttr(options); err != nil {
-		return nil, "", err
-	}
-	for _, a := range attrs {
-		switch a.Attr.Type &^ unix.NLA_F_NESTED {
+	for t, value := range kernel.Attributes(options) {
+		switch t {
 		case nl.TCA_BPF_NAME:
-			name = bpfsys.Text(a.Value)
+			name = bpfsys.Text(value)
 		case nl.TCA_BPF_ID:
-			f.ID = number(a.Value)
+			f.ID = number(value)
 		case nl.TCA_BPF_FLAGS:
-			f.DirectAction = number(a.Value)&nl.TCA_BPF_FLAG_ACT_DIRECT != 0
+			f.DirectAction = number(value)&nl.TCA_BPF_FLAG_ACT_DIRECT != 0
 		case nl.TCA_BPF_ACT:
-			if f.Act, err = parseActions(a.Value); err != nil {
-				return nil, "", err
-			}
+			f.Act = parseActions(value)
 		}
 	}
 	return f, name, nil
@@ -173,45 +164,34 @@ const (
 )
 
 // parseActions reads the BPF actions of a filter, in their order.
-func parseActions(b []byte) ([]TCAction, error) {
+func parseActions(b []byte) []TCAction {
 	var list []TCAction
-	actions, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range actions {
-		attrs, err := nl.ParseRouteAttr(a.Value)
-		if err != nil {
-			return nil, err
-		}
+	for _, action := range kernel.Attributes(b) {
 		kind := ""
 		var options []byte
-		for _, a := range attrs {
-			switch a.Attr.Type &^ unix.NLA_F_NESTED {
+		for t, value := range kernel.Attributes(action) {
+			switch t {
 			case actKind:
-				kind = bpfsys.Text(a.Value)
+				kind = bpfsys.Text(value)
 			case actOptions:
-				options = a.Value
+				options = value
 			}
 		}
 		if kind != "bpf" {
 			continue
 		}
-		if attrs, err = nl.ParseRouteAttr(options); err != nil {
-			return nil, err
-		}
 		var act TCAction
-		for _, a := range attrs {
-			switch a.Attr.Type &^ unix.NLA_F_NESTED {
+		for t, value := range kernel.Attributes(options) {
+			switch t {
 			case actBPFName:
-				act.Name = bpfsys.Text(a.Value)
+				act.Name = bpfsys.Text(value)
 			case actBPFID:
-				act.ID = number(a.Value)
+				act.ID = number(value)
 			}
 		}
 		list = append(list, act)
 	}
-	return list, nil
+	return list
 }
 
 func number(b []byte) uint32 {

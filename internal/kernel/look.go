@@ -1,6 +1,8 @@
 package kernel
 
 import (
+	"iter"
+
 	"l3af"
 )
 
@@ -27,3 +29,7 @@ func Devices() ([]Device, error) {
 // or "" for that of the process. f must not start goroutines that expect it. The
 // error is [os.ErrNotExist] where there is no such namespace.
 func WithinNetns(netns string, f func() error) error { return within(netns, f) }
+
+// Attributes yields type, without its flags, and value of each struct rtattr in
+// b, up to one that is cut short.
+func Attributes(b []byte) iter.Seq2[uint16, []byte] { return attributes(b) }
