@@ -382,3 +382,58 @@ func TestUpstreamInterfaceGone(t *testing.T) {
 	}
 	rename("gone", "v0")
 }
+
+// A new version keeps what the maps hold, in its own directory; a package that
+// changes under its version comes with the next update, and not before.
+func TestUpstreamVersions(t *testing.T) {
+	testenv.Clean(t)
+	wire(t)
+	u := newUpstream(t)
+	u.packCounting("1.0", "a", "b")
+	u.packCounting("2.0.1", "a")
+	u.start()
+	u.does("update", xdpList(counting("a", 1, nil)))
+	first := mapIDs(t, filepath.Join(u.base(), "v0/a/1_0/count_hits"))
+	u.does("update", xdpList(counting("a", 1, fields{"version": "2.0.1"})))
+	if now := mapIDs(t, filepath.Join(u.base(), "v0/a/2_0_1/count_hits")); now[0] != first[0] {
+		t.Errorf("the new version has map %d, the old one had %d", now[0], first[0])
+	}
+	if _, err := os.Stat(filepath.Join(u.base(), "v0/a/1_0")); err == nil {
+		t.Error("the old version's directory is left")
+	}
+	packages := func() string {
+		t.Helper()
+		r, err := u.State(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for ref, digest := range r.Packages {
+			if strings.Contains(ref, "/a/") {
+				return digest
+			}
+		}
+		t.Fatalf("packages %v", r.Packages)
+		return ""
+	}
+	was := packages()
+	u.pack("a", "2.0.1", "l3af_count.tar.gz", []string{"count.bpf.o"}, map[string]string{"README": "another one"})
+	u.does("add", xdpList(counting("b", 2, nil)))
+	if now := packages(); now != was {
+		t.Error("adding a program brought another package of a")
+	}
+	both := xdpList(counting("a", 1, fields{"version": "2.0.1"}), counting("b", 2, nil))
+	u.does("update", both)
+	if now := packages(); now == was {
+		t.Error("the update did not look at the repository")
+	}
+	// Without its repository the host can still be changed.
+	if err := os.RemoveAll(u.dir()); err != nil {
+		t.Fatal(err)
+	}
+	u.does("delete", names("v0", "xdp_ingress", "b"))
+	if status, answer := u.call("POST", "/l3af/configs/v1/update", both); status != 404 {
+		t.Errorf("update without the repository: %d %s", status, answer)
+	}
+	u.runs("a")
+	u.does("update", xdpList())
+}
