@@ -153,9 +153,10 @@ func ReadNet(o NetOptions) (*Net, error) {
 	}
 	for _, ns := range all[1:] {
 		other, err := r.within(ns)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		} else if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist), ns.PID > 0 && (errors.Is(err, unix.ESRCH) || errors.Is(err, fs.ErrPermission)):
+			continue // it, or the process that led into it, has gone
+		case err != nil:
 			return nil, err
 		}
 		if !other.empty() {
