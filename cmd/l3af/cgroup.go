@@ -140,16 +140,8 @@ func (c *call) cgroupPlace() (dir string, t ebpf.AttachType, p *ebpf.Program, er
 		err = &usageError{fmt.Sprintf("unknown attach type %q", word), "cgroups have " + strings.Join(names, ", ")}
 		return
 	}
-	list, err := c.selectPrograms()
-	if err != nil {
-		return
-	}
-	if len(list) > 1 {
-		closeAll(list)
-		err = &usageError{fmt.Sprintf("%d programs match", len(list)), "name one by its id"}
-		return
-	}
-	return dir, t, list[0], nil
+	p, err = c.selectProgram()
+	return
 }
 
 func cgroupAttach(c *call) error {
