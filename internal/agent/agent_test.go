@@ -234,6 +234,8 @@ func TestOneShot(t *testing.T) {
 	if got := r.said("stopped"); got != "now" {
 		t.Errorf("stopped: %q", got)
 	}
+	// What its Stop took back is done once more.
+	r.eventually("done again", func() bool { return strings.Count(r.said("args"), "\n") == 1 && r.s.Status(spec.Key).State == "done" })
 	for _, c := range []struct {
 		start []string
 		want  string
@@ -338,6 +340,7 @@ func TestDaemon(t *testing.T) {
 		s := r.s.Status("xdp/eth0/p")
 		return s.State == l3af.Running && s.Restarts == 1 && s.Error == "signal: killed: hello"
 	})
+	r.eventually("updated as before", func() bool { return r.said("updates") == "a\nb\nb" })
 	// It says itself that it is not well.
 	second := pid()
 	health("DOWN")

@@ -165,15 +165,16 @@ func (u *unit) bring(ctx context.Context, want *Spec) error {
 	} else {
 		u.warn("failed: " + err.Error())
 	}
-	if rerr := u.back(before, files); rerr != nil {
+	if rerr := u.back(ctx, before, files); rerr != nil {
 		u.log.Error("what is left of an agent that failed", "error", rerr)
 	}
 	return err
 }
 
-// back makes what was there before what runs.
-func (u *unit) back(before record, failed string) error {
-	if before.ID == "" {
+// back makes what was there before what runs. What an initialiser did was taken
+// back by its Stop: it is done once more, unless something else is wanted by now.
+func (u *unit) back(ctx context.Context, before record, failed string) error {
+	if before.ID == "" || !before.Agent.Daemon && ctx.Err() != nil {
 		return u.erase()
 	}
 	u.rec = before
@@ -181,8 +182,29 @@ func (u *unit) back(before record, failed string) error {
 	err := errors.Join(os.RemoveAll(failed), u.rec.write(u.dir))
 	if before.Agent.Daemon {
 		u.restart(0)
+	} else if rerr := u.redo(ctx); rerr != nil {
+		return errors.Join(err, rerr, u.erase())
 	}
 	return err
+}
+
+// redo starts what is on record once more. On an error nothing of it runs.
+func (u *unit) redo(ctx context.Context) error {
+	updated := u.rec.Updated
+	// Should this daemon end before that is done, the next one does the rest.
+	u.rec.Up, u.rec.Updated = u.rec.Agent.Daemon, ""
+	err := u.start(ctx)
+	if err == nil {
+		err = u.runUpdate(ctx, u.rec.spec())
+	}
+	if err != nil && u.rec.Up && u.proc != nil && ctx.Err() != nil {
+		return nil // it runs; who sees to it next has it updated
+	}
+	if err != nil {
+		u.kill()
+	}
+	u.rec.Up, u.rec.Updated = true, updated
+	return errors.Join(err, u.rec.write(u.dir))
 }
 
 func (u *unit) lay(dir string, want *Spec) error {
@@ -493,16 +515,21 @@ func (u *unit) restart(pause time.Duration) {
 			waiting = false
 		case <-u.wake:
 			u.s.mu.Lock()
-			other := u.s.closed || u.want == nil || u.failed == nil && u.want.id() != u.rec.ID
+			other := u.s.closed || u.again || u.want == nil || u.failed == nil && u.want.id() != u.rec.ID
 			u.s.mu.Unlock()
 			if other {
 				return // the loop sees to it
 			}
 		}
 	}
+	u.s.mu.Lock()
+	ctx, cancel := context.WithCancel(context.Background())
+	u.cancel = cancel
+	u.s.mu.Unlock()
+	defer cancel()
 	u.rec.Starts++
-	if err := u.start(context.Background()); err != nil {
-		u.kill()
+	u.show()
+	if err := u.redo(ctx); err != nil {
 		u.cause = err.Error()
 	}
 }
