@@ -52,8 +52,8 @@ func printMap(w io.Writer, m *inspect.Map) {
 	fmt.Fprintf(w, "flags %#x", m.Flags)
 	printDevice(w, m.Dev)
 	fmt.Fprintf(w, "\n\tkey %dB  value %dB  max_entries %d", m.BytesKey, m.BytesValue, m.MaxEntries)
-	if m.BytesMemlock > 0 {
-		fmt.Fprintf(w, "  memlock %dB", m.BytesMemlock)
+	if m.BytesMemlock != nil {
+		fmt.Fprintf(w, "  memlock %dB", *m.BytesMemlock)
 	}
 	if m.OwnerProgType != nil || m.OwnerJITed != nil {
 		fmt.Fprint(w, "\n\t")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"l3af/internal/testenv"
 	"l3af/internal/testenv/zoo"
@@ -164,6 +165,20 @@ func TestShowIsBpftools(t *testing.T) {
 			text([]string{"map", "show", "id", fmt.Sprint(id)})
 		})
 	}
+	t.Run("map/empty", func(t *testing.T) { // it takes no memory
+		m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.LPMTrie, KeySize: 8, ValueSize: 4, MaxEntries: 16, Flags: unix.BPF_F_NO_PREALLOC})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		info, err := m.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := info.ID()
+		sameAsBpftool(t, nil, "map", "show", "id", fmt.Sprint(id))
+		text([]string{"map", "show", "id", fmt.Sprint(id)})
+	})
 	for name, l := range z.Links {
 		t.Run("link/"+name, func(t *testing.T) {
 			info, err := l.Info()

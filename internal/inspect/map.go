@@ -21,7 +21,7 @@ type Map struct {
 	BytesKey     uint32   `json:"bytes_key"`
 	BytesValue   uint32   `json:"bytes_value"` // for one CPU
 	MaxEntries   uint32   `json:"max_entries"`
-	BytesMemlock uint64   `json:"bytes_memlock,omitempty"`
+	BytesMemlock *uint64  `json:"bytes_memlock,omitempty"` // 0 of an empty LPM_TRIE; nil: not known
 	// The programs that a PROG_ARRAY takes, once it has had one.
 	OwnerProgType *TypeName `json:"owner_prog_type,omitempty"`
 	OwnerJITed    *bool     `json:"owner_jited,omitempty"`
@@ -65,7 +65,9 @@ func newMap(info *bpfsys.MapInfo, more map[string]string) Map {
 		Dev:      device(info.Ifindex, info.NetnsDev, info.NetnsIno),
 		BytesKey: info.KeySize, BytesValue: info.ValueSize, MaxEntries: info.MaxEntries, BTFID: info.BTFID,
 	}
-	m.BytesMemlock, _ = strconv.ParseUint(more["memlock"], 10, 64)
+	if n, err := strconv.ParseUint(more["memlock"], 10, 64); err == nil {
+		m.BytesMemlock = &n
+	}
 	if more["frozen"] == "1" {
 		m.Frozen = 1
 	}
