@@ -37,7 +37,8 @@ or with prepend before them.
 		short: "Detach a program from an interface",
 		long: `Detach detaches the program that is there; where there are several, PROG says which.
 A program that a link holds goes only with --link: whoever made the link may not
-expect it. Plain xdp is the program there is, in whatever mode.
+expect it. Plain xdp is the program there is, in whatever mode; that there is none
+at XDP is no error.
 
 ` + types,
 		example: `  l3af net detach xdp dev eth0
@@ -129,7 +130,13 @@ func (c *call) netDetach(netns string, links bool) error {
 	if err := c.end(); err != nil {
 		return err
 	}
-	if err := p.Detach(uint32(id), links); err != nil {
+	err = p.Detach(uint32(id), links)
+	if errors.Is(err, inspect.ErrEmpty) && id == 0 && strings.HasPrefix(p.Type, "xdp") {
+		// Scripts detach what may be there; it is done, to the kernel and bpftool too.
+		fmt.Fprintf(c.err, "note: %v\n", err)
+		return c.done()
+	}
+	if err != nil {
 		return heldHint(err)
 	}
 	return c.done()

@@ -66,6 +66,9 @@ func (e *HeldError) Error() string {
 // ErrOccupied is wrapped where a program is attached already.
 var ErrOccupied = errors.New("a program is attached there already")
 
+// ErrEmpty is wrapped where there is nothing to detach.
+var ErrEmpty = errors.New("no program is attached there")
+
 // Attach attaches a program without a link, so that it stays. At XDP another
 // one is replaced only if that is asked for. At TCX it comes behind the others, or
 // before them.
@@ -102,7 +105,7 @@ func (p NetPlace) Attach(prog *ebpf.Program, replace, first bool) error {
 
 // Detach detaches a program (0: the one that is there) from a place. One that a
 // link holds goes only with links, which detaches the link: the error is
-// [HeldError] otherwise. Nothing there is [fs.ErrNotExist].
+// [HeldError] otherwise. Nothing there is [ErrEmpty].
 func (p NetPlace) Detach(program uint32, links bool) error {
 	if err := p.detach(program, links); err != nil {
 		return fmt.Errorf("detach from %s: %w", p, err)
@@ -116,7 +119,7 @@ func (p NetPlace) detach(program uint32, links bool) error {
 	case err != nil:
 		return err
 	case len(there) == 0:
-		return fmt.Errorf("no program is attached there: %w", fs.ErrNotExist)
+		return ErrEmpty
 	case len(there) > 1:
 		ids := make([]string, len(there))
 		for i, a := range there {
