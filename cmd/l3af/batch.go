@@ -83,6 +83,9 @@ func (c *call) one(args []string) (*batchAnswer, error) {
 	if c.opts.asJSON(c.app) {
 		sub.out = &out
 		line = append(line, "-j")
+		if c.opts.compat {
+			line = append(line, "--bpftool-compat")
+		}
 	}
 	all := slices.DeleteFunc(objects(), func(o object) bool { return o.name == "batch" })
 	root := newRoot(sub)
