@@ -124,6 +124,11 @@ Try "l3af demo" first: it needs root and nothing else.`,
 	flags.StringVar(&a.socket, "socket", "", "socket of l3afd (default $L3AF_SOCKET, else "+daemon.DefaultSocket+")")
 	a.remote.flags(flags)
 	flags.StringVarP(&a.output, "output", "o", "", "output format: "+strings.Join(formats, ", "))
+	var asJSON bool // bpftool's options, which its objects have of their own
+	for name, short := range map[string]string{"json": "j", "pretty": "p"} {
+		flags.BoolVarP(&asJSON, name, short, false, "")
+		_ = flags.MarkHidden(name)
+	}
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	root.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
 		if a.tls, err = a.remote.open(a.socket); err != nil {
@@ -137,6 +142,9 @@ Try "l3af demo" first: it needs root and nothing else.`,
 		}
 		if a.socket == "" {
 			a.socket = daemon.DefaultSocket
+		}
+		if asJSON && a.output == "" {
+			a.output = formatJSON
 		}
 		if a.output != "" && !slices.Contains(formats, a.output) {
 			return &usageError{
