@@ -32,6 +32,9 @@ func (c *call) mapShow() error {
 	if err != nil {
 		return mapSelection.explain(s, err)
 	}
+	if err := c.found(mapSelection, s, len(list)); err != nil {
+		return err
+	}
 	c.noteHolders(o.Holders)
 	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
 		var b strings.Builder

@@ -33,6 +33,9 @@ func (c *call) progShow() error {
 	if err != nil {
 		return progSelection.explain(s, err)
 	}
+	if err := c.found(progSelection, s, len(list)); err != nil {
+		return err
+	}
 	c.noteHolders(o.Holders)
 	chains := make([]*inspect.Chain, len(list))
 	for i := range list {

@@ -73,6 +73,15 @@ func (s selection) explain(wanted inspect.Selector, err error) error {
 	return err
 }
 
+// found is what show answers a name or a tag of nothing with. In text there is
+// nothing to print, and scripts ask by the exit code; in JSON [] is the answer.
+func (c *call) found(of selection, wanted inspect.Selector, n int) error {
+	if n > 0 || wanted.By == inspect.All || c.opts.asJSON(c.app) || c.output == formatYAML {
+		return nil
+	}
+	return of.explain(wanted, fs.ErrNotExist)
+}
+
 // closeAll closes what a selector opened.
 func closeAll[T interface{ Close() error }](list []T) {
 	for _, o := range list {
