@@ -57,9 +57,9 @@ type Settings struct {
 	Instance string `json:"instance,omitempty"`
 	// Disabled: the program is in the document and does not run.
 	Disabled bool `json:"disabled,omitempty"`
-	// PinPath is an absolute path below which the program's maps are found as
-	// well, each by its name, for processes that expect them there. It is a
-	// directory of bpffs that several programs may name.
+	// PinPath is an absolute path below which the maps of the program's object
+	// are found as well, each by its name, for processes that expect them there.
+	// It is a directory of bpffs that several programs may name.
 	PinPath string    `json:"pinPath,omitempty"`
 	Monitor []Monitor `json:"monitor,omitempty"`
 	Agent   *Agent    `json:"agent,omitempty"`

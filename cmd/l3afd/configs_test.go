@@ -23,11 +23,15 @@ func TestUpstreamPayload(t *testing.T) {
 	testenv.Veth(t, testenv.End{Netns: "rx", Name: "enp0s3", Addrs: []string{"192.0.2.1/24"}}, testenv.End{Netns: "tx", Name: "v0", Addrs: []string{"192.0.2.2/24"}})
 	u := newUpstream(t)
 	u.more = append(u.more, "-host-name", "l3af-local-test")
+	exporter := func(direction string) string {
+		return "#!/bin/sh\ncd " + u.base() + "/tc/globals/enp0s3/ipfix-flow-exporter/latest || exit 1\n" +
+			"[ -e " + direction + "_flow_record_info_map ] && [ -e last_" + direction + "_flow_record_info_map ] || exit 1\nexec sleep 1000\n"
+	}
 	u.pack("ratelimiting", "latest", "l3af_ratelimiting.tar.gz", []string{"ratelimiting.bpf.o"}, nil)
 	u.pack("connection-limit", "latest", "l3af_connection_limit.tar.gz", []string{"connection_limit.bpf.o"}, map[string]string{"connection_limit": "#!/bin/sh\n" +
 		"cd " + u.base() + "/enp0s3/connection-limit/latest && [ -e cl_conn_count ] && [ -e cl_tcp_conns ] && [ -e cl_conn_info ]\n"})
 	u.pack("ipfix-flow-exporter", "latest", "l3af_bpf_ipfix.tar.gz", []string{"bpf_ipfix_ingress.bpf.o", "bpf_ipfix_egress.bpf.o"}, map[string]string{
-		"bpf_ipfix_ingress": "#!/bin/sh\nexec sleep 1000\n", "bpf_ipfix_egress": "#!/bin/sh\nexec sleep 1000\n"})
+		"bpf_ipfix_ingress": exporter("ingress"), "bpf_ipfix_egress": exporter("egress")})
 	u.start()
 	text, err := os.ReadFile("../../internal/configs/testdata/payload.json")
 	if err != nil {
@@ -45,7 +49,9 @@ func TestUpstreamPayload(t *testing.T) {
 		"enp0s3/ratelimiting/latest/rl_config_map", "enp0s3/ratelimiting/latest/rl_window_map",
 		"enp0s3/connection-limit/latest/cl_conn_count", "enp0s3/connection-limit/latest/cl_tcp_conns", "enp0s3/connection-limit/latest/cl_conn_info",
 		"tc/globals/enp0s3/ipfix-flow-exporter/latest/ingress_flow_record_info_map",
+		"tc/globals/enp0s3/ipfix-flow-exporter/latest/last_ingress_flow_record_info_map",
 		"tc/globals/enp0s3/ipfix-flow-exporter/latest/egress_flow_record_info_map",
+		"tc/globals/enp0s3/ipfix-flow-exporter/latest/last_egress_flow_record_info_map",
 	} {
 		if _, err := os.Stat(filepath.Join(u.base(), pin)); err != nil {
 			t.Error(err)

@@ -59,6 +59,9 @@ func (o *Objects) Program(pkg *artifact.Package, kind l3af.HookKind, p l3af.Prog
 	if row == nil {
 		return nil, b.mistakes
 	}
+	if p.PinPath != "" {
+		b.refer()
+	}
 	out := &Bound{Member: chain.Member{Name: p.Name, Spec: b.spec, Entry: row.Entry, Instance: p.Instance, Next: b.next(row, p.Next)}}
 	listed := row.Proceed
 	said, priority, ok := b.runConfig()

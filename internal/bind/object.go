@@ -82,10 +82,11 @@ func (o *Objects) open(pkg *artifact.Package, name string) (*ebpf.CollectionSpec
 	return own(spec), nil
 }
 
-// own copies of an object what its user changes, the values of globals. The
-// rest is shared.
+// own copies of an object what its user changes, the values of globals and
+// which program has a name. The rest is shared.
 func own(spec *ebpf.CollectionSpec) *ebpf.CollectionSpec {
 	c := *spec
+	c.Programs = maps.Clone(spec.Programs)
 	c.Variables = make(map[string]*ebpf.VariableSpec, len(spec.Variables))
 	for name, v := range spec.Variables {
 		mine := *v

@@ -86,7 +86,10 @@ func (c *composer) chain(kind l3af.HookKind, programs []bound) (*composed, error
 		key[i] = decides{p.digest, p.Program}
 		of := &key[i].Program
 		of.Package, of.Maps, of.Monitor, of.OnMapChange = "", nil, nil, ""
-		of.PinPath, of.Agent, of.Annotations = "", nil, nil
+		of.Agent, of.Annotations = nil, nil
+		if of.PinPath != "" {
+			of.PinPath = "set" // wherever
+		}
 	}
 	text, err := json.Marshal(key)
 	if err != nil {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* The maps and names of L3AF's ipfix-flow-exporter at TC egress. */
+/* The maps and names of L3AF's ipfix-flow-exporter at TC egress: the last records
+ * are its agent's, the program does not use them.
+ */
 #include "l3af.h"
 
 struct flow {
@@ -22,7 +24,6 @@ int _egress_flow_monitoring(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	frames++;
 	bpf_map_update_elem(&egress_flow_record_info_map, &key, &flow, BPF_ANY);
-	bpf_map_update_elem(&last_egress_flow_record_info_map, &key, &flow, BPF_ANY);
 	bpf_tail_call(skb, &ipfix_egress_jmp_table, 0);
 	return TC_ACT_OK;
 }
