@@ -109,4 +109,26 @@ func TestRead(t *testing.T) {
 		t.Errorf("wrote %d, %v", n, err)
 	}
 	read("mended", "[[[1 0 0 0]] [[0 0 0 0]] [] [] [] [] [] []]")
+
+	// A map that programs filled has no place for it: that holds up no change.
+	full := pinnedMap(t, k, target, "g1", "deny")
+	if err := full.Delete(port(80)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint16(full.MaxEntries()) {
+		if err := full.Put(port(1000+i), uint32(1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c = gate(t, l3af.XDP, xdpPass, xdpDrop)
+	attach(t, k, host.Load{Target: target, Chain: c, Contents: []host.Contents{present}})
+	if n, err := k.Write(target, c.Light(), []host.Contents{present}); err != nil || n != 0 {
+		t.Errorf("wrote %d, %v", n, err)
+	}
+	if err := full.Delete(port(1000)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := k.Write(target, c.Light(), []host.Contents{present}); err != nil || n != 1 {
+		t.Errorf("there is room again: wrote %d, %v", n, err)
+	}
 }
