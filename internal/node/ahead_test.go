@@ -138,3 +138,22 @@ func TestEqualChainsAreOne(t *testing.T) {
 		t.Errorf("%d run, errors %q", len(r.k.Running()), s.Errors)
 	}
 }
+
+// Probes that are disabled take no place from chains that are to be loaded.
+func TestDisabledIsNotKept(t *testing.T) {
+	r := newRig(t)
+	defer r.n.Close()
+	s := many(r, 1, nil)
+	for i := range maxHeld {
+		s.Probes = append(s.Probes, l3af.Probe{Name: fmt.Sprint("p", i), Package: testObject(t, "tiny.bpf.o"), Entry: "tiny_probe", Settings: l3af.Settings{Disabled: true}})
+	}
+	for range 5 { // whichever is composed first
+		d, err := r.n.draft(s, r.n.opener(t.Context()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b := d.made[0].built; b.whole == nil || len(b.room) != 1 {
+			t.Errorf("%d places are taken, one is the chain's: %t", len(b.room), b.whole != nil)
+		}
+	}
+}

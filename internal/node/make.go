@@ -188,16 +188,17 @@ func (m *made) buildProbe(c *composer) (disabled []*chain.Chain, mistakes []l3af
 	if len(mistakes) > 0 {
 		return nil, mistakes, nil
 	}
-	built, err := c.keep(func() (*chain.Chain, error) { return chain.Single(bound.Attach, bound.Member) })
-	switch {
-	case err != nil:
-		return nil, m.refused(err), err
-	case m.probe.Disabled:
-		return []*chain.Chain{built.light}, nil, nil
+	compose := func() (*chain.Chain, error) { return chain.Single(bound.Attach, bound.Member) }
+	if m.probe.Disabled {
+		alone, err := compose()
+		if err != nil {
+			return nil, m.refused(err), err
+		}
+		return []*chain.Chain{alone.Light()}, nil, nil
 	}
 	m.takes(m.probe.Settings, m.path, pkg, bound)
-	m.built = built
-	return nil, nil, nil
+	m.built, err = c.keep(compose)
+	return nil, m.refused(err), err
 }
 
 // takes keeps what is wanted of the maps of a program.
