@@ -131,6 +131,7 @@ func (c *command) start(record func(*process) error) (*process, error) {
 	if err != nil {
 		gateW.Close() // it ends by itself
 		<-p.done
+		p.release()
 		return nil, err
 	}
 	report, err := io.ReadAll(io.LimitReader(reportR, 1000))
@@ -139,6 +140,7 @@ func (c *command) start(record func(*process) error) (*process, error) {
 	}
 	if err != nil {
 		<-p.done
+		p.release()
 		return nil, err
 	}
 	return p, nil
