@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"l3af/internal/inspect"
 )
@@ -20,33 +19,7 @@ that is told.`,
 }}
 
 func (c *call) linkShow() error {
-	s, err := c.lastSelector(linkSelection)
-	if err != nil {
-		return err
-	}
-	o, err := c.inspect()
-	if err != nil {
-		return err
-	}
-	o.Locate = true
-	list, err := inspect.Links(s, o)
-	if err != nil {
-		return linkSelection.explain(s, err)
-	}
-	c.noteHolders(o.Holders)
-	chains := make([]*inspect.Chain, len(list))
-	for i := range list {
-		chains[i] = list[i].Chain
-	}
-	c.packages(chains)
-	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
-		var b strings.Builder
-		for i := range list {
-			printLink(&b, &list[i])
-		}
-		_, err := io.WriteString(w, b.String())
-		return err
-	})
+	return show(c, linkSelection, inspect.Links, func(o *inspect.Link) *inspect.Chain { return o.Chain }, printLink)
 }
 
 // printLink prints a link as bpftool does, for scripts that read that.

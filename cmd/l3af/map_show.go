@@ -20,30 +20,7 @@ a name may be that of many.`,
 }}
 
 func (c *call) mapShow() error {
-	s, err := c.lastSelector(mapSelection)
-	if err != nil {
-		return err
-	}
-	o, err := c.inspect()
-	if err != nil {
-		return err
-	}
-	list, err := inspect.Maps(s, o)
-	if err != nil {
-		return mapSelection.explain(s, err)
-	}
-	if err := c.found(mapSelection, s, len(list)); err != nil {
-		return err
-	}
-	c.noteHolders(o.Holders)
-	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
-		var b strings.Builder
-		for i := range list {
-			printMap(&b, &list[i])
-		}
-		_, err := io.WriteString(w, b.String())
-		return err
-	})
+	return show(c, mapSelection, inspect.Maps, func(o *inspect.Map) *inspect.Chain { return o.Chain }, printMap)
 }
 
 // printMap prints a map as bpftool does, for scripts that read that.

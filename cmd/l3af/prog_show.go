@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 
 	"l3af/internal/inspect"
@@ -21,35 +20,7 @@ a name or a tag may be that of many.`,
 }}
 
 func (c *call) progShow() error {
-	s, err := c.lastSelector(progSelection)
-	if err != nil {
-		return err
-	}
-	o, err := c.inspect()
-	if err != nil {
-		return err
-	}
-	list, err := inspect.Programs(s, o)
-	if err != nil {
-		return progSelection.explain(s, err)
-	}
-	if err := c.found(progSelection, s, len(list)); err != nil {
-		return err
-	}
-	c.noteHolders(o.Holders)
-	chains := make([]*inspect.Chain, len(list))
-	for i := range list {
-		chains[i] = list[i].Chain
-	}
-	c.packages(chains)
-	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
-		var b strings.Builder
-		for i := range list {
-			printProgram(&b, &list[i])
-		}
-		_, err := io.WriteString(w, b.String())
-		return err
-	})
+	return show(c, progSelection, inspect.Programs, func(o *inspect.Program) *inspect.Chain { return o.Chain }, printProgram)
 }
 
 // printProgram prints a program as bpftool does, for scripts that read that.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 
@@ -124,7 +125,42 @@ func (c *call) lastSelector(of selection) (s inspect.Selector, err error) {
 // what the options ask for.
 func (c *call) inspect() (inspect.Options, error) {
 	ours, err := inspect.ReadOurs()
-	return inspect.Options{Pins: c.opts.bpffs, Holders: new(inspect.Holders), Ours: ours}, err
+	return inspect.Options{Pins: c.opts.bpffs, Holders: new(inspect.Holders), Ours: ours, Locate: true}, err
+}
+
+// show is the verb show of a kind of object: it reads what a selector means,
+// and prints each as print does.
+func show[T any](c *call, of selection, read func(inspect.Selector, inspect.Options) ([]T, error),
+	chain func(*T) *inspect.Chain, print func(io.Writer, *T)) error {
+	s, err := c.lastSelector(of)
+	if err != nil {
+		return err
+	}
+	o, err := c.inspect()
+	if err != nil {
+		return err
+	}
+	list, err := read(s, o)
+	if err != nil {
+		return of.explain(s, err)
+	}
+	if err := c.found(of, s, len(list)); err != nil {
+		return err
+	}
+	c.noteHolders(o.Holders)
+	chains := make([]*inspect.Chain, len(list))
+	for i := range list {
+		chains[i] = chain(&list[i])
+	}
+	c.packages(chains)
+	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
+		var b strings.Builder
+		for i := range list {
+			print(&b, &list[i])
+		}
+		_, err := io.WriteString(w, b.String())
+		return err
+	})
 }
 
 // noteHolders says how it was found out who holds what, where that is not all.
