@@ -346,7 +346,11 @@ func TestDaemon(t *testing.T) {
 	health("DOWN")
 	r.eventually("not RUNNING", func() bool { return r.events(`ended: status: it says "DOWN", not RUNNING`) > 0 })
 	health("RUNNING")
-	r.eventually("started again", func() bool { return pid() != second && alive(pid()) && !alive(second) })
+	again := func() bool { // and updated
+		s := r.s.Status("xdp/eth0/p")
+		return s.State == l3af.Running && strconv.Itoa(s.PID) == pid()
+	}
+	r.eventually("started again", func() bool { return pid() != second && alive(pid()) && !alive(second) && again() })
 
 	// The daemon is gone, and another one comes.
 	third := pid()
@@ -363,7 +367,7 @@ func TestDaemon(t *testing.T) {
 		t.Errorf("found again: %v", state)
 	}
 	kill(third)
-	r.eventually("started again", func() bool { return pid() != third && alive(pid()) })
+	r.eventually("started again", func() bool { return pid() != third && alive(pid()) && again() })
 
 	// What it holds open is another one by now.
 	fourth := pid()
