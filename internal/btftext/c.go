@@ -21,11 +21,11 @@ type C struct {
 	used   map[string]int // tags that are taken
 	idents map[string]int // typedefs and values of enums that are taken
 
-	declared map[string]bool    // "struct foo": it is known, forward or whole
-	named    []bool             // by type
-	whole    []bool             // by type
-	writing  map[rawbtf.ID]bool // what is written where it is used, to see circles
-	layouts  []*layout          // by type
+	declared map[string]bool       // "struct foo": it is known, forward or whole
+	named    map[[2]rawbtf.ID]bool // by type, and what it is named within
+	whole    []bool                // by type
+	writing  map[rawbtf.ID]bool    // what is written where it is used, to see circles
+	layouts  []*layout             // by type
 	pads     int
 	inlined  int // how often something was written where it is used
 }
@@ -41,7 +41,7 @@ func NewC(s *rawbtf.Spec) *C {
 	n := s.End()
 	c := &C{
 		spec: s, names: make([]string, n), tags: map[string]tag{}, used: map[string]int{}, idents: map[string]int{},
-		declared: map[string]bool{}, named: make([]bool, n), whole: make([]bool, n), writing: map[rawbtf.ID]bool{},
+		declared: map[string]bool{}, named: map[[2]rawbtf.ID]bool{}, whole: make([]bool, n), writing: map[rawbtf.ID]bool{},
 		layouts: make([]*layout, n),
 	}
 	// Names are given in the order of types, whatever is asked for.
@@ -238,10 +238,15 @@ func (c *C) nameable(id, within rawbtf.ID) {
 		}
 		return
 	}
-	if c.named[id] {
+	scope := within // what is written now is for all
+	switch t.Kind {
+	case rawbtf.Enum, rawbtf.Enum64, rawbtf.Int, rawbtf.Float, rawbtf.Typedef:
+		scope = 0
+	}
+	if c.named[[2]rawbtf.ID{id, scope}] {
 		return
 	}
-	c.named[id] = true
+	c.named[[2]rawbtf.ID{id, scope}] = true
 	switch t.Kind {
 	case rawbtf.Enum, rawbtf.Enum64:
 		if t.Name != "" {
@@ -364,7 +369,9 @@ func (c *C) declare(id rawbtf.ID, qualifiers, inner string, level int) string {
 		t := c.spec.Type(id)
 		switch t.Kind {
 		case rawbtf.Const:
-			qualifiers += "const "
+			if !strings.Contains(qualifiers, "const ") { // of an array and of its elements
+				qualifiers += "const "
+			}
 		case rawbtf.Volatile:
 			qualifiers += "volatile "
 		case rawbtf.Restrict:

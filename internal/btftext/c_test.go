@@ -11,9 +11,10 @@ import (
 	"l3af/internal/rawbtf"
 )
 
-// compilers are those of programs and of everything else.
+// compilers are those of programs and of everything else. What clang warns about
+// unasked fails builds with -Werror; gcc warns about bitfields that the kernel has.
 var compilers = map[string][]string{
-	"clang-14": {"-target", "bpf", "-c", "-x", "c", "-w"},
+	"clang-14": {"-target", "bpf", "-c", "-x", "c", "-Werror", "-Wno-unknown-attributes"},
 	"gcc":      {"-c", "-x", "c", "-w"},
 }
 
