@@ -235,7 +235,8 @@ func abbreviates(word, keyword string) bool { return word != "" && strings.HasPr
 
 // bpftoolLine turns a line in bpftool's style into one in ours: options that
 // stand before an object go behind it, objects and verbs may be abbreviated,
-// the first in bpftool's order wins. Other lines are left as they are.
+// the first in bpftool's order wins; a negative number is a value, no option.
+// Other lines are left as they are.
 func bpftoolLine(root *cobra.Command, objects []object, args []string) []string {
 	at := 0
 	for at < len(args) && bpftoolOption(args[at]) {
@@ -260,7 +261,17 @@ func bpftoolLine(root *cobra.Command, objects []object, args []string) []string 
 			rest[v] = o.verbs[j].name
 		}
 	}
-	return slices.Concat([]string{o.name}, rest, before)
+	line := slices.Concat(rest, before)
+	if n := slices.IndexFunc(line, negative); n >= 0 {
+		options := slices.DeleteFunc(slices.Clone(line[n:]), func(s string) bool { return !bpftoolOption(s) })
+		words := slices.DeleteFunc(line[n:], bpftoolOption)
+		line = slices.Concat(line[:n:n], options, []string{"--"}, words)
+	}
+	return slices.Concat([]string{o.name}, line)
+}
+
+func negative(s string) bool {
+	return len(s) > 1 && s[0] == '-' && (s[1] == '.' || '0' <= s[1] && s[1] <= '9')
 }
 
 func (o *object) has(word string) bool {

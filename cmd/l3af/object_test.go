@@ -50,6 +50,9 @@ func TestBpftoolLine(t *testing.T) {
 		"nonsense show":             "nonsense show",
 		"-x prog show":              "-x prog show",
 		"prog help":                 "prog help",
+		// A negative number is a value, and options still stand anywhere.
+		"-p m d name x key -7 -j": "map dump name x key -j -p -- -7",
+		"m d name x -f -.5 -1":    "map dump name x -f -- -.5 -1",
 	} {
 		if got := strings.Join(bpftoolLine(root, objects, strings.Fields(line)), " "); got != want {
 			t.Errorf("%q: got %q, want %q", line, got, want)
