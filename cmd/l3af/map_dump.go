@@ -429,7 +429,7 @@ func (c *call) mapTake(take func(m bpfsys.Handle, key, value []byte) error) erro
 		return err
 	}
 	if m.Type() != ebpf.Queue && m.Type() != ebpf.Stack {
-		return &hinted{fmt.Errorf("%s is a %s, neither a queue nor a stack", m, typeText(inspect.MapType(m.Type()))), "l3af map lookup prints the entry of a key"}
+		return &hinted{fmt.Errorf("%s is of type %s, neither a queue nor a stack", m, typeText(inspect.MapType(m.Type()))), "l3af map lookup prints the entry of a key"}
 	}
 	value := make([]byte, m.Size())
 	err = take(m, nil, value)

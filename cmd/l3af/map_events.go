@@ -119,7 +119,7 @@ func openEvents(m *ebpf.Map, info *bpfsys.MapInfo, o *eventOptions) (events.Read
 	case m.Type() == ebpf.RingBuf:
 		return events.OpenRing(m)
 	case m.Type() != ebpf.PerfEventArray:
-		return nil, fmt.Errorf("it is a %s, neither a perf_event_array nor a ringbuf", typeText(inspect.MapType(m.Type())))
+		return nil, fmt.Errorf("it is of type %s, neither a perf_event_array nor a ringbuf", typeText(inspect.MapType(m.Type())))
 	case o.cpu >= 0:
 		return events.OpenPerfAt(m, o.cpu, o.index)
 	}
@@ -256,8 +256,12 @@ func (p *eventPrinter) json(e *events.Event) {
 		if !p.ring {
 			num("timestamp", e.Time)
 		}
-		w.Name("data")
-		w.Hex(e.Data)
+		w.Name("data") // numbers, unlike the bytes of entries
+		w.BeginArray()
+		for _, b := range e.Data {
+			w.Uint(uint64(b))
+		}
+		w.EndArray()
 		if p.typed(e) {
 			w.Name("formatted")
 			p.by.Value(w, e.Data, false)
