@@ -157,9 +157,6 @@ func (o *openMap) open(s *mapSet) error {
 		}
 	}
 	for _, path := range o.outside {
-		if o.aside != "" {
-			break // it is to be another one
-		}
 		// What else may be there is told when the map is to be pinned there.
 		if m, err := adopt(path, spec); err == nil {
 			o.m, o.found = m, true

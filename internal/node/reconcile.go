@@ -234,8 +234,9 @@ func (r *round) keep(w *want) {
 		r.waiting = append(r.waiting, func() { r.keep(w) })
 		return
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		// Somebody removed the pin of a map: a new one takes its place.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, host.ErrTaken) && len(w.made.reset) > 0 {
+		// Somebody removed the pin of a map: a new one takes its place. Or others
+		// have theirs where this one is to be: it may start anew as that one.
 		r.attach(&step{verb: verbReplace, target: w.target, from: w.made.id, want: w})
 		r.agentsAgain(w)
 		return

@@ -48,11 +48,12 @@ func (k *Kernel) pinMap(load host.Load, m chain.Map) error {
 		k.change("use map "+name, func() { k.target(t).uses[name] = true })
 	}
 	fresh := &table{shape: shape, size: m.Spec.ValueSize, entries: map[string]string{}, patches: map[int]string{}}
-	if old == nil && m.ByName {
+	reset, joins := slices.Contains(load.Reset, m.Member), false
+	if m.ByName && (old == nil || reset) {
 		for _, path := range outsidePaths(m, load.Pins) {
 			k.mu.Lock()
 			if found := k.outside[path]; found != nil && found.shape == shape && k.findable(path) {
-				fresh = found
+				fresh, joins = found, true
 			}
 			k.mu.Unlock()
 		}
@@ -60,9 +61,9 @@ func (k *Kernel) pinMap(load host.Load, m chain.Map) error {
 	switch {
 	case old == nil:
 		k.change("pin map "+name, func() { k.place(t, name)[name] = fresh })
-	case old.shape != shape && !slices.Contains(load.Reset, m.Member):
+	case old.shape != shape && !reset:
 		return fmt.Errorf("map %s: the pinned map has another shape", name)
-	case old.shape != shape:
+	case old.shape != shape || joins && fresh != old:
 		k.change("pin map "+name+" aside", func() {
 			s := k.target(t)
 			if s.aside[load.Chain.ID] == nil {
