@@ -56,6 +56,9 @@ type Load struct {
 	// Reset names the members whose maps start anew when their shape is not
 	// that of what is pinned; the others' are refused.
 	Reset []string
+	// Renew are paths outside where objects pin a map by its name that is to
+	// start anew for all who share it: the first has its new one there.
+	Renew []string
 }
 
 // Pins are the directories of bpffs where the maps of programs are pinned as

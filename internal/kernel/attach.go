@@ -180,7 +180,7 @@ func (p *prepared) attachHere() (res host.Result, err error) {
 	if err := maps.pin(); err != nil {
 		return res, err
 	}
-	outside, err := k.pinOutside(t, maps, load.Chain, load.Pins)
+	outside, err := k.pinOutside(maps, load)
 	defer func() {
 		if err != nil {
 			outside.undo()

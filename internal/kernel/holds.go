@@ -38,18 +38,18 @@ func (s *mapSet) first(m *chain.Map, spec *ebpf.MapSpec) error {
 		if inner == nil {
 			return fmt.Errorf("holds the map %s, which the chain does not have", h.Ref)
 		}
-		spec.Contents = append(spec.Contents, ebpf.MapKV{Key: h.Key, Value: inner})
+		spec.Contents = append(spec.Contents, ebpf.MapKV{Key: h.Key, Value: inner.m})
 	}
 	return nil
 }
 
-func (s *mapSet) find(ref string) *ebpf.Map {
+func (s *mapSet) find(ref string) *openMap {
 	if s == nil {
 		return nil
 	}
-	for _, o := range s.list {
-		if o.Ref == ref {
-			return o.m
+	for i := range s.list {
+		if s.list[i].Ref == ref {
+			return &s.list[i]
 		}
 	}
 	return nil

@@ -123,7 +123,8 @@ func (k *Kernel) CheckPinPath(dir string) error {
 // outsidePin is a map that is wanted at a path outside.
 type outsidePin struct {
 	*chain.Map
-	path string
+	path  string
+	renew bool // in place of the one that all share there
 }
 
 // outsidePins lists where the maps of a chain are wanted outside: those of each
@@ -142,7 +143,7 @@ func outsidePins(c *chain.Chain, pins host.Pins) ([]outsidePin, error) {
 			if dir == "" {
 				continue
 			}
-			p := outsidePin{m, filepath.Join(dir, outsideName(m.Name))}
+			p := outsidePin{Map: m, path: filepath.Join(dir, outsideName(m.Name))}
 			i := slices.IndexFunc(list, func(o outsidePin) bool { return o.path == p.path })
 			switch {
 			case i < 0:
@@ -176,11 +177,12 @@ type outsideChange struct {
 	replaced map[string]*ebpf.Map // by path
 }
 
-// pinOutside pins the maps of a set where pins says, in place of those of the
+// pinOutside pins the maps of a set where the load says, in place of those of the
 // chain before. The change can be taken back, also where it failed.
-func (k *Kernel) pinOutside(t host.Target, maps *mapSet, c *chain.Chain, pins host.Pins) (*outsideChange, error) {
+func (k *Kernel) pinOutside(maps *mapSet, load host.Load) (*outsideChange, error) {
+	t := load.Target
 	change := &outsideChange{k: k, target: t, replaced: map[string]*ebpf.Map{}}
-	list, err := outsidePins(c, pins)
+	list, err := outsidePins(load.Chain, load.Pins)
 	if err == nil {
 		change.before, err = k.marks(t, pinMarks)
 	}
@@ -189,7 +191,9 @@ func (k *Kernel) pinOutside(t host.Target, maps *mapSet, c *chain.Chain, pins ho
 	}
 	for _, p := range list {
 		was, _ := ebpf.LoadPinnedMap(p.path, nil)
-		changed, err := k.place(t, maps.find(p.Ref), p)
+		o := maps.find(p.Ref)
+		p.renew = o.aside != "" && o.made && slices.Contains(load.Renew, p.path)
+		changed, err := k.place(t, o.m, p)
 		if changed && was != nil {
 			change.replaced[p.path] = was
 		} else {
@@ -332,10 +336,14 @@ func (k *Kernel) place(t host.Target, m *ebpf.Map, p outsidePin) (bool, error) {
 		return false, err
 	case len(others) > 0 && p.section():
 		return false, removePins(k.markPath(t, pinMarks, p.path))
+	case len(others) > 0 && p.renew && !slices.ContainsFunc(others, func(o host.Target) bool { return !k.marked(o, nameMarks, p.path) }):
 	case len(others) > 0:
 		return false, fmt.Errorf("pin %s: %w, of %s", p.path, host.ErrTaken, others[0])
 	case !k.marked(t, pinMarks, p.path):
 		return false, fmt.Errorf("pin %s: map %d is there, which is not of l3afd (remove it if nobody needs it)", p.path, have)
+	}
+	if err := errors.Join(k.makeDirs(t, filepath.Dir(p.path)), k.markPin(t, p)); err != nil {
+		return false, err
 	}
 	return true, k.replacePin(t, m, p.path)
 }

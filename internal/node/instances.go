@@ -63,6 +63,7 @@ func share(all []*made) {
 		}
 	}
 	agree(all)
+	renew(all)
 }
 
 func (m *made) join(instances map[string]*instance) (wrong []l3af.Mistake) {

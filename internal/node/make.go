@@ -30,6 +30,7 @@ type made struct {
 	monitors []bind.Monitor  // by program, in the document's order
 	agents   []agentOf       // in the document's order
 	reset    []string        // members whose maps start anew when their shape changes
+	renew    []string        // see renew
 	// keep is what stays at the target: light, and the maps and counts of the
 	// programs that are disabled. Its ID is "" when all are.
 	keep *chain.Chain
@@ -259,7 +260,7 @@ func (m *made) shares() bool {
 // load is what the target is to run.
 func (m *made) load(c *composer, t host.Target) (host.Load, error) {
 	full, err := m.full(c)
-	return host.Load{Target: t, Mode: m.mode(), Chain: full, Contents: m.contents, Pins: m.pins(), Reset: m.reset}, err
+	return host.Load{Target: t, Mode: m.mode(), Chain: full, Contents: m.contents, Pins: m.pins(), Reset: m.reset, Renew: m.renew}, err
 }
 
 // mend tries again to compose what could not be composed before, as when a

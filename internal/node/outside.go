@@ -229,3 +229,44 @@ func (m *made) sharedOutside(c *host.Contents) (paths []string) {
 	}
 	return paths
 }
+
+// renew finds where objects pin a map by its name that may start anew for all
+// who share it there.
+func renew(all []*made) {
+	type sharing struct {
+		of  *chain.Map
+		all bool
+	}
+	known := map[string]*sharing{}
+	each := func(f func(m *made, of *chain.Map, at string)) {
+		for _, m := range all {
+			if m.err != nil {
+				continue
+			}
+			pins := m.pins()
+			for i := range m.light.Maps {
+				of := &m.light.Maps[i]
+				for _, user := range of.Users {
+					if of.ByName && pins[user] != "" {
+						f(m, of, path.Join(pins[user], of.Name))
+					}
+				}
+			}
+		}
+	}
+	each(func(m *made, of *chain.Map, at string) {
+		if known[at] == nil {
+			known[at] = &sharing{of, true}
+		}
+		s := known[at]
+		s.all = s.all && slices.Contains(m.reset, of.Member) && chain.SameShape(s.of.Spec, of.Spec) == ""
+	})
+	for _, m := range all {
+		m.renew = nil
+	}
+	each(func(m *made, _ *chain.Map, at string) {
+		if known[at].all {
+			m.renew = append(m.renew, at)
+		}
+	})
+}

@@ -12,8 +12,8 @@ import (
 )
 
 // Programs whose objects pin a map by its name share it when they come to name
-// one directory, and when a new version in which it has another shape comes to
-// another one.
+// one directory, and when a version in which it has another shape comes to
+// another directory or to the same.
 func TestSharedByName(t *testing.T) {
 	for name, on := range map[string]func(*testing.T) *machine{"fake": onFake, "real": onReal} {
 		t.Run(name, func(t *testing.T) {
@@ -68,6 +68,7 @@ func TestSharedByName(t *testing.T) {
 			apply("byname.bpf.o", "x", "y")
 			apply("byname.bpf.o", "x", "x")
 			apply("byname2.bpf.o", "v2", "v2")
+			apply("byname.bpf.o", "v2", "v2")
 			if _, err := n.Apply(t.Context(), &l3af.State{APIVersion: l3af.APIVersion}, "test", -1); err != nil {
 				t.Fatal(err)
 			}

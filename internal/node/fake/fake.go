@@ -266,7 +266,7 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 		undo()
 		return host.Result{}, err
 	}
-	if _, err := k.pinOutside(t, c, load.Pins); err != nil {
+	if _, err := k.pinOutside(t, c, load.Pins, load.Renew...); err != nil {
 		return fail(err)
 	}
 	p := &program{chain: c.ID, segments: len(c.Specs()), counter: adopted}

@@ -37,13 +37,14 @@ func outsidePaths(m chain.Map, pins host.Pins) (paths []string) {
 
 // pinOutside pins the maps of a chain where pins says as well, those that wait
 // for it first.
-func (k *Kernel) pinOutside(t host.Target, c *chain.Chain, pins host.Pins) (made int, err error) {
+func (k *Kernel) pinOutside(t host.Target, c *chain.Chain, pins host.Pins, renew ...string) (made int, err error) {
 	for _, m := range c.Maps {
 		for _, path := range outsidePaths(m, pins) {
 			name, _ := nameOf(m)
 			k.mu.Lock()
 			s := k.target(t)
 			own := s.aside[c.ID][name]
+			anew := own != nil && slices.Contains(renew, path) && k.findable(path)
 			if own == nil {
 				own = k.place(t, name)[name]
 			}
@@ -62,7 +63,7 @@ func (k *Kernel) pinOutside(t host.Target, c *chain.Chain, pins host.Pins) (made
 					k.change("unmark pin "+path, func() { delete(k.target(t).outside, path) })
 				}
 				continue
-			case there != nil && there != own && others:
+			case there != nil && there != own && others && !anew:
 				return made, fmt.Errorf("pin %s: %w", path, host.ErrTaken)
 			}
 			if !mine {
