@@ -163,6 +163,10 @@ func (c *call) mapCreate() error {
 	if spec.Type == 0 {
 		return &usageError{what: "no type", hint: near.Hint("", inspect.MapTypes())}
 	}
+	if cut := spec.Name[:min(len(spec.Name), unix.BPF_OBJ_NAME_LEN-1)]; cut != spec.Name {
+		fmt.Fprintf(c.err, "note: the kernel keeps %s of the name %s\n", cut, spec.Name)
+		spec.Name = cut
+	}
 	fd, err := bpfsys.CreateMap(&spec)
 	if err != nil {
 		return fmt.Errorf("create map %s: %w", spec.Name, err)
