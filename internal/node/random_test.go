@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,16 +18,16 @@ func randomState(t *testing.T, r *rand.Rand) *l3af.State {
 	s := &l3af.State{APIVersion: l3af.APIVersion}
 	settings := func() (string, l3af.Settings) {
 		var set l3af.Settings
-		object := testObject(t, []string{"tiny.bpf.o", "byname.bpf.o", "bigger.bpf.o"}[r.IntN(3)])
+		object := testObject(t, []string{"tiny.bpf.o", "byname.bpf.o", "bigger.bpf.o", "byname2.bpf.o"}[r.IntN(4)])
 		set.Disabled = r.IntN(4) == 0
 		if r.IntN(2) == 0 {
 			set.PinPath = "/sys/fs/bpf/out/" + []string{"a", "b/1", "b/2"}[r.IntN(3)]
 		}
 		if r.IntN(4) == 0 {
-			set.Instance = object[strings.LastIndex(object, "/")+1:][:4] // of one package each
+			set.Instance = strings.TrimSuffix(filepath.Base(object), ".bpf.o") // of one package each
 		}
 		set.OnMapChange = l3af.ResetMapChange
-		if strings.HasSuffix(object, "byname.bpf.o") && set.Instance == "" {
+		if strings.Contains(object, "byname") && set.Instance == "" {
 			if set.PinPath != "" {
 				set.PinPath = "/sys/fs/bpf/out/n" // once shared, a map is one for those that went apart
 			} else {
@@ -55,7 +56,7 @@ func randomState(t *testing.T, r *rand.Rand) *l3af.State {
 				p.Entry = "tiny_tc"
 			}
 			p.Package, p.Settings = settings()
-			if strings.HasSuffix(p.Package, "byname.bpf.o") {
+			if strings.Contains(p.Package, "byname") {
 				p.Name += "-n" // a program of the name would have its map
 			}
 			c.Programs = append(c.Programs, p)
@@ -66,7 +67,7 @@ func randomState(t *testing.T, r *rand.Rand) *l3af.State {
 	if r.IntN(2) == 0 {
 		p := l3af.Probe{Name: "p", Entry: "tiny_probe"}
 		p.Package, p.Settings = settings()
-		if strings.HasSuffix(p.Package, "byname.bpf.o") {
+		if strings.Contains(p.Package, "byname") {
 			p.Name += "-n"
 		}
 		s.Probes = append(s.Probes, p)
