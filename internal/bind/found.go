@@ -6,16 +6,19 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+
+	"l3af"
 )
 
-// refer makes the program refer to all maps of its object: with pinPath they
-// are there for other processes, whether or not the program itself uses them.
-// What refers to them is skipped by a condition that the verifier sees through,
+// refer makes the program refer to the maps of its object that it does not use:
+// with pinPath they are there for other processes. At TC it is those that are
+// pinned by name: both directions may have one directory, and maps of one name
+// that are not the same would be in each other's way. What refers to them is skipped by a condition that the verifier sees through,
 // so that it never runs; the kernel takes it out of the code, and keeps the maps.
 func (b *binder) refer() {
 	var loads asm.Instructions
 	for _, name := range names(b.spec.Maps) {
-		if m := b.spec.Maps[name]; isSection(name) || !findable(m.Type) || b.uses(name) {
+		if m := b.spec.Maps[name]; isSection(name) || !findable(m.Type) || b.kind != l3af.XDP && m.Pinning != ebpf.PinByName || b.uses(name) {
 			continue
 		}
 		loads = append(loads, asm.LoadMapPtr(asm.R0, 0).WithReference(name))

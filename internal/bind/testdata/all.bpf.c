@@ -73,6 +73,13 @@ MAP(ports, DEVMAP, __u32, __u32, 4, 0);
 MAP(ports_hash, DEVMAP_HASH, __u32, struct bpf_devmap_val, 4, 0);
 MAP(cpus, CPUMAP, __u32, struct bpf_cpumap_val, 2, 0);
 MAP(not_used, HASH, __u32, __u32, 8, 0);
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} not_used_named SEC(".maps");
 BLIND(blind, HASH, 4, 8, 8, 0);
 BLIND(blind_deny, LPM_TRIE, 8, 1, 8, BPF_F_NO_PREALLOC);
 BLIND(huge, HASH, 4, 1 << 30, 8, 0);
