@@ -125,22 +125,19 @@ func Info[T ProgInfo | MapInfo | BTFInfo | LinkInfo](h Handle, info *T) error {
 
 // Call is bpf(2) with an attribute of the caller's. The error is a [unix.Errno].
 func Call(cmd int, attr unsafe.Pointer, size uintptr) error {
-	for {
-		_, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(cmd), uintptr(attr), size)
-		switch errno {
-		case 0:
-			return nil
-		case unix.EINTR:
-			continue
-		}
-		return errno
-	}
+	_, err := CallFD(cmd, attr, size)
+	return err
 }
 
 // CallFD is [Call] for commands that give a descriptor.
 func CallFD(cmd int, attr unsafe.Pointer, size uintptr) (int, error) {
 	for {
-		fd, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(cmd), uintptr(attr), size)
+		fd, errno := uintptr(0), unix.Errno(0)
+		if looksUp(cmd) {
+			fd, _, errno = unix.RawSyscall(unix.SYS_BPF, uintptr(cmd), uintptr(attr), size)
+		} else {
+			fd, _, errno = unix.Syscall(unix.SYS_BPF, uintptr(cmd), uintptr(attr), size)
+		}
 		switch errno {
 		case 0:
 			return int(fd), nil
@@ -149,6 +146,18 @@ func CallFD(cmd int, attr unsafe.Pointer, size uintptr) (int, error) {
 		}
 		return -1, errno
 	}
+}
+
+// looksUp says of commands that they never wait. The scheduler need not know of
+// these: it would hand the processor to another thread and back time and again.
+func looksUp(cmd int) bool {
+	switch cmd {
+	case unix.BPF_OBJ_GET_INFO_BY_FD,
+		unix.BPF_PROG_GET_NEXT_ID, unix.BPF_MAP_GET_NEXT_ID, unix.BPF_BTF_GET_NEXT_ID, unix.BPF_LINK_GET_NEXT_ID,
+		unix.BPF_PROG_GET_FD_BY_ID, unix.BPF_MAP_GET_FD_BY_ID, unix.BPF_BTF_GET_FD_BY_ID, unix.BPF_LINK_GET_FD_BY_ID:
+		return true
+	}
+	return false
 }
 
 // Text is the text of a NUL-terminated name.

@@ -43,7 +43,7 @@ var holdersMembers = map[string][2]string{
 
 // iterator is the programs of bpf/holders.bpf.c in the kernel.
 type iterator struct {
-	types *bpfsys.Open // the kernel's
+	types *bpfsys.Open // any BTF
 	data  map[string]*ebpf.Map
 	progs map[string]*ebpf.Program
 	iters map[string]*link.Iter
@@ -74,11 +74,15 @@ func (i *iterator) load() error {
 	if err != nil {
 		return err
 	}
-	var raw []byte
-	if i.types, raw, err = openVmlinux(); err != nil {
+	if i.types, err = anyBTF(); err != nil {
+		return err
+	}
+	raw, release, err := vmlinux()
+	if err != nil {
 		return err
 	}
 	l, err := findLayout(raw, slices.Collect(gomaps.Values(holdersMembers)), slices.Collect(gomaps.Values(targets)))
+	release()
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,13 @@
 package inspect
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
 
 	"l3af/internal/bpfsys"
 )
@@ -16,31 +19,36 @@ type layout struct {
 	funcs   map[string]uint32 // ids, of functions
 }
 
-// openVmlinux opens the types of the running kernel and reads them.
-func openVmlinux() (*bpfsys.Open, []byte, error) {
+// vmlinux is the types of the running kernel. release ends their use. Linux maps
+// them since 6.16, older ones copy 5 MB, which takes as long as the search in them.
+func vmlinux() (raw []byte, release func(), err error) {
+	f, err := os.Open("/sys/kernel/btf/vmlinux")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	if raw, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE); err == nil {
+		return raw, func() { _ = unix.Munmap(raw) }, nil
+	}
+	raw, err = io.ReadAll(f)
+	return raw, func() {}, err
+}
+
+// anyBTF opens a BTF object, whichever is there.
+func anyBTF() (*bpfsys.Open, error) {
 	for id, ok, err := bpfsys.NextID(bpfsys.BTF, 0); ok || err != nil; id, ok, err = bpfsys.NextID(bpfsys.BTF, id) {
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		o, err := bpfsys.ByID(bpfsys.BTF, id, 0)
-		if err != nil {
-			continue // gone
+		if o, err := bpfsys.ByID(bpfsys.BTF, id, 0); err == nil {
+			return o, nil
 		}
-		name := make([]byte, 64) // MODULE_NAME_LEN
-		info := bpfsys.BTFInfo{Name: bpfsys.PointerTo(name), NameLen: uint32(len(name))}
-		if bpfsys.Info(o, &info) != nil || info.KernelBTF == 0 || bpfsys.Text(name) != "vmlinux" {
-			o.Close()
-			continue
-		}
-		raw := make([]byte, info.Size)
-		info = bpfsys.BTFInfo{BTF: bpfsys.PointerTo(raw), Size: info.Size}
-		if err := bpfsys.Info(o, &info); err != nil {
-			o.Close()
-			return nil, nil, err
-		}
-		return o, raw, nil
 	}
-	return nil, nil, errors.New("the kernel has no BTF")
+	return nil, errors.New("the kernel has no BTF")
 }
 
 // btfTails has, for the kinds of BTF that have something behind the 12 bytes of
@@ -81,24 +89,15 @@ func findLayout(raw []byte, members [][2]string, funcs []string) (*layout, error
 	if err != nil {
 		return nil, err
 	}
-	// Every name is there once: equal names have equal offsets.
-	named := func(name string) uint32 { return uint32(bytes.Index(strings, []byte("\x00"+name+"\x00")) + 1) }
+	// Few types are of a kind that is looked for: comparing the names of these is
+	// quicker than looking for each name among all first.
+	is := func(at uint32, name string) bool {
+		end := uint64(at) + uint64(len(name))
+		return end < uint64(len(strings)) && string(strings[at:end]) == name && strings[end] == 0
+	}
 	l := &layout{map[string]uint32{}, map[string]uint32{}}
-	type member struct {
-		name uint32
-		text string
-	}
-	structs, functions := map[uint32][]member{}, map[uint32]string{}
-	for _, m := range members {
-		s := named(m[0])
-		structs[s] = append(structs[s], member{named(m[1]), m[0] + "." + m[1]})
-	}
-	for _, f := range funcs {
-		functions[named(f)] = f
-	}
-	delete(structs, 0) // no such name
-	delete(functions, 0)
-	for id := uint32(1); len(types) >= 12; id++ {
+	missing := len(members) + len(funcs)
+	for id := uint32(1); len(types) >= 12 && missing > 0; id++ {
 		name, what := u32(types), u32(types[4:])
 		kind, n := what>>24&0x1f, uint64(what&0xffff)
 		size := uint64(12)
@@ -110,14 +109,23 @@ func findLayout(raw []byte, members [][2]string, funcs []string) (*layout, error
 		}
 		switch kind {
 		case kindFunc:
-			if f, ok := functions[name]; ok {
-				l.funcs[f] = id
+			for _, f := range funcs {
+				if l.funcs[f] == 0 && is(name, f) {
+					l.funcs[f] = id
+					missing--
+				}
 			}
 		case kindStruct:
-			for _, m := range structs[name] {
+			for _, m := range members {
+				if !is(name, m[0]) {
+					continue
+				}
 				for at := uint64(12); at < size; at += 12 {
-					if u32(types[at:]) == m.name {
-						l.offsets[m.text] = u32(types[at+8:]) & 0xffffff / 8
+					if text := m[0] + "." + m[1]; is(u32(types[at:]), m[1]) {
+						if _, again := l.offsets[text]; !again {
+							missing--
+						}
+						l.offsets[text] = u32(types[at+8:]) & 0xffffff / 8
 					}
 				}
 			}

@@ -13,11 +13,11 @@ import (
 // The walk finds what cilium/ebpf finds when it reads all types.
 func TestFindLayout(t *testing.T) {
 	testenv.Root(t)
-	o, raw, err := openVmlinux()
+	raw, release, err := vmlinux()
 	if err != nil {
 		t.Skip(err)
 	}
-	defer o.Close()
+	defer release()
 	var members [][2]string
 	for _, m := range holdersMembers {
 		members = append(members, m)
