@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"runtime/debug"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -124,6 +125,7 @@ func (c *call) lastSelector(of selection) (s inspect.Selector, err error) {
 // inspect is what to find out besides: who holds what, what of it is ours, and
 // what the options ask for.
 func (c *call) inspect() (inspect.Options, error) {
+	debug.SetGCPercent(400) // a listing is done before collecting garbage pays
 	ours, err := inspect.ReadOurs()
 	return inspect.Options{Pins: c.opts.bpffs, Holders: new(inspect.Holders), Ours: ours, Locate: true}, err
 }

@@ -36,3 +36,11 @@ func CreateMap(s *MapSpec) (fd int, err error) {
 	runtime.KeepAlive(s.Inner)
 	return fd, err
 }
+
+// Freeze lets user space write a map no more.
+func Freeze(m Handle) error {
+	attr := struct{ fd uint32 }{uint32(m.FD())}
+	err := Call(unix.BPF_MAP_FREEZE, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	runtime.KeepAlive(m)
+	return err
+}

@@ -53,6 +53,9 @@ func KindOf(inode string) (Kind, bool) {
 // Open is an object that is open. It implements [Handle].
 type Open struct{ fd int }
 
+// NewOpen takes a descriptor over.
+func NewOpen(fd int) *Open { return &Open{fd} }
+
 // FD is the descriptor.
 func (o *Open) FD() int { return o.fd }
 

@@ -113,7 +113,7 @@ func TestHoldersAreNotShown(t *testing.T) {
 				t.Errorf("shown: %+v", p)
 			}
 		}
-		if len(h.ours[bpfsys.Prog]) != 2 || len(h.ours[bpfsys.Map]) == 0 || len(h.ours[bpfsys.Link]) != 2 {
+		if len(h.ours[bpfsys.Prog]) != 2 || len(h.ours[bpfsys.Map]) == 0 || len(h.ours[bpfsys.Link]) != 3 {
 			t.Fatalf("loaded: %v", h.ours)
 		}
 	}

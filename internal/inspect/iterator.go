@@ -4,14 +4,13 @@ import (
 	"bytes"
 	_ "embed"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	gomaps "maps"
+	"os"
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"l3af/internal/bpfsys"
 )
@@ -19,11 +18,9 @@ import (
 //go:embed bpf/holders.bpf.o
 var holdersObject []byte
 
-// record is struct holder of bpf/holders.bpf.c.
-type record struct {
-	Kind, ID, PID uint32
-	Comm          [16]byte
-}
+// recordSize is that of struct holder of bpf/holders.bpf.c: kind, id and pid of 4
+// bytes each, comm of 16.
+const recordSize = 28
 
 // holdersState is the variable of bpf/holders.bpf.c by the name of state.
 type holdersState struct {
@@ -41,23 +38,23 @@ var holdersMembers = map[string][2]string{
 	"prog_aux": {"bpf_prog", "aux"}, "prog_pages": {"bpf_prog", "pages"}, "aux_id": {"bpf_prog_aux", "id"}, "map_id": {"bpf_map", "id"}, "btf_id": {"btf", "id"}, "link_id": {"bpf_link", "id"},
 }
 
-// iterator is the programs of bpf/holders.bpf.c in the kernel.
+// iterator is the programs of bpf/holders.bpf.c in the kernel. All is made by bare
+// calls: cilium/ebpf tries first what the kernel can do, which takes as long as the rest.
 type iterator struct {
 	types *bpfsys.Open // any BTF
-	data  map[string]*ebpf.Map
-	progs map[string]*ebpf.Program
-	iters map[string]*link.Iter
+	data  map[string]*bpfsys.Open
+	progs map[string]*bpfsys.Open
+	iters map[string]*bpfsys.Open // by program, and learn: holders, of this process only
 }
 
+// learn is the link to the program holders that sees only this process.
+const learn = "learn"
+
 func (i *iterator) Close() {
-	for _, it := range i.iters {
-		it.Close()
-	}
-	for _, p := range i.progs {
-		p.Close()
-	}
-	for _, m := range i.data {
-		m.Close()
+	for _, some := range []map[string]*bpfsys.Open{i.iters, i.progs, i.data} {
+		for _, o := range some {
+			o.Close()
+		}
 	}
 	if i.types != nil {
 		i.types.Close()
@@ -90,17 +87,24 @@ func (i *iterator) load() error {
 	for name, m := range holdersMembers {
 		binary.NativeEndian.PutUint32(offsets[spec.Variables[name].Offset:], l.offsets[m[0]+"."+m[1]])
 	}
-	spec.Maps[".rodata"].Contents = []ebpf.MapKV{{Key: uint32(0), Value: offsets}}
-	i.data = map[string]*ebpf.Map{}
+	i.data = map[string]*bpfsys.Open{}
 	for name, m := range spec.Maps {
-		m.Key, m.Value = nil, nil // types that only people would look at
-		made, err := ebpf.NewMap(m)
+		fd, err := bpfsys.CreateMap(&bpfsys.MapSpec{
+			Name: name, Type: uint32(m.Type), KeySize: m.KeySize, ValueSize: m.ValueSize, MaxEntries: m.MaxEntries, Flags: m.Flags,
+		})
 		if err != nil {
-			return err
+			return fmt.Errorf("make map %s: %w", name, err)
 		}
-		i.data[name] = made
+		i.data[name] = bpfsys.NewOpen(fd)
 	}
-	i.progs, i.iters = map[string]*ebpf.Program{}, map[string]*link.Iter{}
+	constants := i.data[".rodata"]
+	if err := bpfsys.Update(constants, make([]byte, 4), offsets, unix.BPF_ANY); err != nil {
+		return fmt.Errorf("write offsets: %w", err)
+	}
+	if err := bpfsys.Freeze(constants); err != nil { // the verifier then knows them
+		return fmt.Errorf("freeze offsets: %w", err)
+	}
+	i.progs, i.iters = map[string]*bpfsys.Open{}, map[string]*bpfsys.Open{}
 	for name, target := range targets {
 		var code bytes.Buffer
 		insns := spec.Programs[name].Instructions
@@ -114,30 +118,47 @@ func (i *iterator) load() error {
 		if err := insns.Marshal(&code, spec.ByteOrder); err != nil {
 			return err
 		}
-		open, err := bpfsys.LoadIterator(name, code.Bytes(), l.funcs[target])
-		if err != nil {
+		if i.progs[name], err = bpfsys.LoadIterator(name, code.Bytes(), l.funcs[target]); err != nil {
+			delete(i.progs, name)
 			return fmt.Errorf("load iterator: %w", err)
 		}
-		if i.progs[name], err = ebpf.NewProgramFromFD(open.Take()); err != nil {
-			return err
-		}
-		if i.iters[name], err = link.AttachIter(link.IterOptions{Program: i.progs[name]}); err != nil {
+		if err := i.link(name, name, 0); err != nil {
 			return err
 		}
 	}
+	// Linux sees to one process only since 6.1.
+	if err := i.link(learn, "holders", os.Getpid()); err != nil {
+		return i.link(learn, "holders", 0)
+	}
+	return nil
+}
+
+// link links a program to go through what there is, of all processes where pid is 0.
+func (i *iterator) link(name, program string, pid int) error {
+	l, err := bpfsys.LinkIterator(i.progs[program], uint32(pid))
+	if err != nil {
+		return fmt.Errorf("link iterator: %w", err)
+	}
+	i.iters[name] = l
 	return nil
 }
 
 // ids are those of what is loaded.
 func (i *iterator) ids() (map[bpfsys.Kind][]uint32, error) {
 	ids := map[bpfsys.Kind][]uint32{}
-	for name := range targets {
-		var p bpfsys.ProgInfo
-		var l bpfsys.LinkInfo
-		if err := errors.Join(bpfsys.Info(i.progs[name], &p), bpfsys.Info(i.iters[name], &l)); err != nil {
+	for _, o := range i.progs {
+		var info bpfsys.ProgInfo
+		if err := bpfsys.Info(o, &info); err != nil {
 			return nil, err
 		}
-		ids[bpfsys.Prog], ids[bpfsys.Link] = append(ids[bpfsys.Prog], p.ID), append(ids[bpfsys.Link], l.ID)
+		ids[bpfsys.Prog] = append(ids[bpfsys.Prog], info.ID)
+	}
+	for _, o := range i.iters {
+		var info bpfsys.LinkInfo
+		if err := bpfsys.Info(o, &info); err != nil {
+			return nil, err
+		}
+		ids[bpfsys.Link] = append(ids[bpfsys.Link], info.ID)
 	}
 	for _, m := range i.data {
 		var info bpfsys.MapInfo
@@ -151,36 +172,48 @@ func (i *iterator) ids() (map[bpfsys.Kind][]uint32, error) {
 
 // run gives what a program writes.
 func (i *iterator) run(name string) ([]byte, error) {
-	r, err := i.iters[name].Open()
+	fd, err := bpfsys.RunIterator(i.iters[name])
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("run iterator: %w", err)
 	}
-	defer r.Close()
-	all, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("read iterator: %w", err)
-	}
-	return all, nil
-}
-
-// pass goes through all descriptors and gives what the program wrote. A pass
-// that learns finds out what the operations of each kind are.
-func (i *iterator) pass(learn bool) ([]byte, error) {
-	bss := i.data[".bss"]
-	var state holdersState
-	if err := bss.Lookup(uint32(0), &state); err != nil {
-		return nil, err
-	}
-	if state.Learn = 0; learn {
-		state.Learn = 1
-		state.Own = [...]uint32{
-			bpfsys.Prog: uint32(i.progs["holders"].FD()), bpfsys.Map: uint32(bss.FD()), bpfsys.BTF: uint32(i.types.FD()), bpfsys.Link: uint32(i.iters["holders"].FD()),
+	defer unix.Close(fd)
+	var all []byte
+	for {
+		all = slices.Grow(all, 32<<10) // what the kernel gives at once
+		n, err := unix.Read(fd, all[len(all):cap(all)])
+		switch {
+		case err == unix.EINTR, err == unix.EAGAIN: // a million descriptors of other things
+		case err != nil:
+			return nil, fmt.Errorf("read iterator: %w", err)
+		case n == 0:
+			return all, nil
+		default:
+			all = all[:len(all)+n]
 		}
 	}
-	if err := bss.Put(uint32(0), &state); err != nil {
-		return nil, err
+}
+
+// learn finds out what the operations of each kind are.
+func (i *iterator) learn() error {
+	bss, key := i.data[".bss"], make([]byte, 4)
+	state := holdersState{Learn: 1, Own: [...]uint32{
+		bpfsys.Prog: uint32(i.progs["holders"].FD()), bpfsys.Map: uint32(bss.FD()), bpfsys.BTF: uint32(i.types.FD()), bpfsys.Link: uint32(i.iters["holders"].FD()),
+	}}
+	value := make([]byte, binary.Size(state))
+	if _, err := binary.Encode(value, binary.NativeEndian, &state); err != nil {
+		return err
 	}
-	return i.run("holders")
+	if err := bpfsys.Update(bss, key, value, unix.BPF_ANY); err != nil {
+		return err
+	}
+	if _, err := i.run(learn); err != nil {
+		return err
+	}
+	if err := bpfsys.Lookup(bss, key, value); err != nil {
+		return err
+	}
+	binary.NativeEndian.PutUint32(value, 0) // Learn
+	return bpfsys.Update(bss, key, value, unix.BPF_ANY)
 }
 
 // iterate asks the kernel.
@@ -194,19 +227,15 @@ func (h *Holders) iterate() error {
 	if h.ours, err = i.ids(); err != nil {
 		return err
 	}
-	if _, err := i.pass(true); err != nil {
-		return err
+	if err := i.learn(); err != nil {
+		return fmt.Errorf("learn operations: %w", err)
 	}
-	all, err := i.pass(false)
+	all, err := i.run("holders")
 	if err != nil {
 		return err
 	}
-	for size := binary.Size(record{}); len(all) >= size; all = all[size:] {
-		var rec record
-		if _, err := binary.Decode(all, binary.NativeEndian, &rec); err != nil {
-			return err
-		}
-		h.add(bpfsys.Kind(rec.Kind), rec.ID, Holder{rec.PID, bpfsys.Text(rec.Comm[:])})
+	for u32 := binary.NativeEndian.Uint32; len(all) >= recordSize; all = all[recordSize:] {
+		h.add(bpfsys.Kind(u32(all)), u32(all[4:]), Holder{u32(all[8:]), bpfsys.Text(all[12:recordSize])})
 	}
 	if all, err = i.run("sizes"); err != nil {
 		return err
