@@ -70,7 +70,12 @@ func TestMakeMaps(t *testing.T) {
 	}
 	makeMaps(host.Load{Target: target, Chain: other, Reset: []string{"g0"}, Contents: []host.Contents{deny("g0", 5)}})
 	holds("g0", 7, 8)
-	attach(t, k, host.Load{Target: target, Chain: other, Reset: []string{"g0"}, Contents: []host.Contents{deny("g0", 5)}})
+	for _, renewed := range []bool{true, false} {
+		res := attach(t, k, host.Load{Target: target, Chain: other, Reset: []string{"g0"}, Contents: []host.Contents{deny("g0", 5)}})
+		if res.Renewed != renewed {
+			t.Errorf("another map in place of the old: %t, want %t", res.Renewed, renewed)
+		}
+	}
 	holds("g0", 5)
 
 	// Shared ones have a user as long as the target has them.

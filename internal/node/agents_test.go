@@ -209,3 +209,41 @@ func TestAgentStays(t *testing.T) {
 	r.apply(state("empty"))
 	gone()
 }
+
+// Agents start before the switch, when maps that start anew are not there yet:
+// they start anew after it.
+func TestAgentOfNewMaps(t *testing.T) {
+	r := newRig(t)
+	defer r.endAgents()
+	version := func(object string) *l3af.State {
+		dir := t.TempDir()
+		text, err := os.ReadFile(testObject(t, object))
+		if err := errors.Join(err, os.CopyFS(dir, os.DirFS(AgentPackage())), os.Chmod(filepath.Join(dir, "init"), 0o755),
+			os.WriteFile(filepath.Join(dir, "tiny.bpf.o"), text, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		s := withAgent(l3af.Agent{Start: []string{"init", "yes"}})
+		s.Chains[0].Programs[0].Package, s.Chains[0].Programs[0].OnMapChange = dir, l3af.ResetMapChange
+		return s
+	}
+	last := func() (kinds string) {
+		for ev := range events0(r.n) {
+			if ev.Target == "xdp/v0" && (ev.Kind == eventStep || ev.Message == "a: done") {
+				kinds += " " + ev.Kind
+			}
+		}
+		return kinds
+	}
+	r.apply(version("tiny.bpf.o"))
+	if got := last(); got != " agent step" {
+		t.Errorf("at first:%s", got)
+	}
+	r.apply(version("bigger.bpf.o"))
+	if got := last(); got != " agent step agent step agent" {
+		t.Errorf("with another map:%s", got)
+	}
+	wantSteps(t, r.reconcile())
+	if got := last(); got != " agent step agent step agent" {
+		t.Errorf("at rest:%s", got)
+	}
+}

@@ -180,6 +180,9 @@ func (r *round) attach(s *step) {
 	n.note(s.target, result.Note)
 	n.taken(s.target, result.Chain)
 	r.settle(w)
+	if result.Renewed {
+		r.agentsAgain(w) // they were started when the old maps were there
+	}
 }
 
 // switchOver makes a target run what is wanted there: what was prepared ahead,
@@ -238,7 +241,9 @@ func (r *round) keep(w *want) {
 		// Somebody removed the pin of a map: a new one takes its place. Or others
 		// have theirs where this one is to be: it may start anew as that one.
 		r.attach(&step{verb: verbReplace, target: w.target, from: w.made.id, want: w})
-		r.agentsAgain(w)
+		if errors.Is(err, fs.ErrNotExist) {
+			r.agentsAgain(w)
+		}
 		return
 	}
 	if changed > 0 || err != nil {

@@ -280,6 +280,9 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 	if err != nil {
 		return fail(err)
 	}
+	k.mu.Lock()
+	result.Renewed = len(k.target(t).aside[c.ID]) > 0
+	k.mu.Unlock()
 	err = k.switchTo(t, p, index, result.Mode)
 	k.recover(t)
 	return result, err
