@@ -205,7 +205,12 @@ func failedOf(a *l3af.Applied, before, after *l3af.State) []error {
 	var failed []error
 	for _, step := range a.Failed {
 		if !reflect.DeepEqual(wantedAt(before, step.Target), wantedAt(after, step.Target)) {
-			failed = append(failed, fmt.Errorf("%s %s: %s", step.Verb, step.Target, step.Error))
+			err := errors.New(step.Error)
+			// Where the kernel was asked it says so itself, with the verb that it was.
+			if _, rest, ok := strings.Cut(step.Error, " "); !ok || !strings.HasPrefix(rest, step.Target+": ") {
+				err = fmt.Errorf("%s %s: %w", step.Verb, step.Target, err)
+			}
+			failed = append(failed, err)
 		}
 	}
 	return failed

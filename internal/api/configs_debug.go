@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"path"
+	"strings"
 
 	"l3af/internal/configs"
 )
@@ -28,7 +29,7 @@ type Debug struct {
 // DebugMap is a map of a program.
 type DebugMap struct {
 	Name string `json:"Name"`
-	Path string `json:"Path" description:"Where agents find it."`
+	Path string `json:"Path" description:"Where agents find it; empty for data sections."`
 }
 
 // DebugMetrics is a monitored entry.
@@ -73,7 +74,7 @@ func (s *Server) getBPFs(w http.ResponseWriter, r *http.Request) error {
 		}
 		for _, name := range l.maps {
 			m := DebugMap{Name: name}
-			if pins != "" {
+			if pins != "" && !strings.HasPrefix(name, ".") { // bpffs takes no name with a dot
 				m.Path = path.Join(pins, name)
 			}
 			d.BpfMaps[name] = m

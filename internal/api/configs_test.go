@@ -238,7 +238,7 @@ func TestConfigsRestartEnds(t *testing.T) {
 // Upstream's metrics, by name and label.
 func TestConfigsMetrics(t *testing.T) {
 	node := &apitest.Node{Report: l3af.Status{Chains: []l3af.ChainStatus{{Interface: "eth0", Hook: l3af.XDP, State: l3af.Running, ProgramID: 77, Programs: []l3af.ProgramStatus{
-		{Name: "a", Linkage: "inlined", Maps: []string{"hits"}, Monitor: []l3af.MonitorStatus{{Map: "hits", Key: "0", Aggregator: l3af.Scalar, Value: 12}}}, {Name: "b"}}}}}}
+		{Name: "a", Linkage: "inlined", Maps: []string{".bss", "hits"}, Monitor: []l3af.MonitorStatus{{Map: "hits", Key: "0", Aggregator: l3af.Scalar, Value: 12}}}, {Name: "b"}}}}}}
 	host := upstreamHost()
 	host.Name = "host"
 	socket, _ := serve(t, node, Options{Configs: host})
@@ -286,8 +286,23 @@ func TestConfigsMetrics(t *testing.T) {
 		BpfMaps map[string]DebugMap
 	}
 	if err := json.Unmarshal(text, &list); err != nil || len(list) != 1 || list[0].ProgID != 77 || list[0].Program.Name != "a" ||
-		list[0].Program.MapName != "next" || list[0].BpfMaps["hits"].Path != "/sys/fs/bpf/eth0/a/1_1/hits" {
+		list[0].Program.MapName != "next" || list[0].BpfMaps["hits"].Path != "/sys/fs/bpf/eth0/a/1_1/hits" ||
+		list[0].BpfMaps[".bss"] != (DebugMap{Name: ".bss"}) {
 		t.Errorf("debug: %s, %v", text, err)
+	}
+}
+
+// A failure names its place once, whether or not the kernel was asked.
+func TestFailureNamesItsPlaceOnce(t *testing.T) {
+	after := &l3af.State{Chains: []l3af.Chain{{Interface: "eth0", Hook: l3af.XDP}}}
+	for step, want := range map[string]string{
+		"agent of a: start: exit status 3":                   "attach xdp/eth0: agent of a: start: exit status 3",
+		"replace xdp/eth0: agent of a: start: exit status 3": "replace xdp/eth0: agent of a: start: exit status 3",
+	} {
+		failed := failedOf(&l3af.Applied{Failed: []l3af.Step{{Verb: "attach", Target: "xdp/eth0", Error: step}}}, new(l3af.State), after)
+		if len(failed) != 1 || failed[0].Error() != want {
+			t.Errorf("%q: %q, want %q", step, failed, want)
+		}
 	}
 }
 
