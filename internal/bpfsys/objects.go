@@ -111,6 +111,10 @@ func ByPath(path string, flags uint32) (*Open, Kind, error) {
 		fd, flags uint32
 	}{path: PointerTo(name), flags: flags}
 	fd, err := CallFD(unix.BPF_OBJ_GET, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	var fs unix.Statfs_t
+	if errors.Is(err, unix.EACCES) && unix.Statfs(path, &fs) == nil && fs.Type != unix.BPF_FS_MAGIC {
+		err = errors.New("it is not on a bpf filesystem") // the kernel denies what it does not know
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("open pin %s: %w", path, err)
 	}

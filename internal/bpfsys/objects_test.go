@@ -68,6 +68,9 @@ func TestObjects(t *testing.T) {
 	if _, _, err := ByPath(filepath.Join(dir, "none"), 0); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("pin that is not there: %v", err)
 	}
+	if _, _, err := ByPath("/proc/self/exe", 0); err == nil || errors.Is(err, os.ErrPermission) {
+		t.Errorf("a file that is no pin: %v", err)
+	}
 	for _, inode := range []string{"", "bpf-map", "anon_inode:[eventfd]", "socket:[1]"} {
 		if k, ok := KindOf(inode); ok {
 			t.Errorf("%q is a %s", inode, k)
