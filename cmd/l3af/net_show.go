@@ -48,7 +48,10 @@ func (c *call) netShow(netns string) error {
 	}
 	n, err := inspect.ReadNet(o)
 	if errors.Is(err, fs.ErrNotExist) {
-		if o.Device != "" {
+		switch {
+		case o.Device != "" && o.Only != "":
+			err = fmt.Errorf("interface %s of network namespace %s: there is none", o.Device, o.Only)
+		case o.Device != "":
 			err = fmt.Errorf("interface %s: there is none", o.Device)
 		}
 		return &hinted{err, "network namespaces are named as by ip netns, or by a path"}
