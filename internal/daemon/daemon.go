@@ -142,7 +142,7 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) error {
 	}
 	defer out.Close()
 	d := &daemon{
-		settings: s, log: logger(out, s.logFormat), metrics: api.NewMetrics(ReadVersion().Version),
+		settings: s, log: s.logger(out), metrics: api.NewMetrics(ReadVersion().Version),
 		sockets: sockets{from: from, fds: map[string]int{}}, from: from,
 		self: startedAs(), asked: make(chan *handover), ended: make(chan struct{}),
 	}
@@ -399,11 +399,14 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-func logger(w io.Writer, format string) *slog.Logger {
-	if format == "json" {
-		return slog.New(slog.NewJSONHandler(w, nil))
+func (s *settings) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(s.logLevel)) // check has seen it
+	opts := &slog.HandlerOptions{Level: level}
+	if s.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
 	}
-	return slog.New(slog.NewTextHandler(w, nil))
+	return slog.New(slog.NewTextHandler(w, opts))
 }
 
 func tell(log *slog.Logger, state string) {

@@ -35,6 +35,7 @@ type settings struct {
 	importing string // a store of L3AF that is the first state; "" means none
 
 	logFormat  string
+	logLevel   string
 	logFile    string // "" means standard error
 	logSize    int    // megabytes at which a log file is put aside
 	logBackups int    // log files put aside that are kept
@@ -97,6 +98,8 @@ usage: l3afd [flags]
 
 log
   -log-format F     text or json (default text)
+  -log-level L      debug, info, warn or error (default info, or what
+                    L3AF_LOG_LEVEL in the environment says)
   -log-file FILE    default standard error
   -log-size MB      size at which a log file is put aside (default 100)
   -log-backups N    how many are kept (default 10)
@@ -174,6 +177,7 @@ func (s *settings) flags() *flag.FlagSet {
 	fs.StringVar(&s.hostName, "host-name", "", "")
 	fs.StringVar(&s.importing, "import", "", "")
 	fs.StringVar(&s.logFormat, "log-format", "text", "")
+	fs.StringVar(&s.logLevel, "log-level", "info", "")
 	fs.StringVar(&s.logFile, "log-file", "", "")
 	fs.IntVar(&s.logSize, "log-size", 100, "")
 	fs.IntVar(&s.logBackups, "log-backups", 10, "")
@@ -228,6 +232,7 @@ func parse(args []string) (settings, error) {
 		}
 		s.notes = notes
 	}
+	s.logLevelOfUpstream(fs, os.Getenv("L3AF_LOG_LEVEL"))
 	return s, s.check()
 }
 
@@ -238,6 +243,7 @@ func (s *settings) check() error {
 		possible   []string
 	}{
 		{"log-format", s.logFormat, []string{"text", "json"}},
+		{"log-level", s.logLevel, []string{"debug", "info", "warn", "error"}},
 		{"tls-min-version", s.tlsMinVersion, []string{"1.2", "1.3"}},
 		{"loopback-write", s.loopbackWrite, []string{"off", "root"}},
 	} {

@@ -3,6 +3,8 @@ package daemon
 import (
 	"bytes"
 	"errors"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -80,6 +82,41 @@ func TestSettings(t *testing.T) {
 		if c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err) || errors.As(err, new(errUsage)) != c.usage) {
 			t.Errorf("%q %q: error %v, want %q (usage %v)", c.config, c.args, err, c.err, c.usage)
 		}
+	}
+}
+
+// L3AF's variable says the level of the log where nothing else does.
+func TestLogLevel(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "l3afd.yaml")
+	if err := os.WriteFile(file, []byte("log-level: warn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		variable string
+		args     []string
+		want     string
+		notes    int
+	}{
+		{"", nil, "info", 0},
+		{"debug", nil, "debug", 0},
+		{"TRACE", nil, "debug", 0},
+		{"disabled", nil, "error", 0},
+		{"loud", nil, "info", 1},
+		{"debug", []string{"-log-level", "error"}, "error", 0},
+		{"debug", []string{"-config", file}, "warn", 0},
+	} {
+		t.Setenv("L3AF_LOG_LEVEL", c.variable)
+		s, err := parse(c.args)
+		if err != nil || s.logLevel != c.want || len(s.notes) != c.notes {
+			t.Errorf("%q %q: %q, notes %q, %v, want %q", c.variable, c.args, s.logLevel, s.notes, err, c.want)
+		}
+		log := s.logger(io.Discard)
+		if got := log.Enabled(t.Context(), slog.LevelDebug); got != (c.want == "debug") {
+			t.Errorf("%q: debug messages are written: %v", c.want, got)
+		}
+	}
+	if _, err := parse([]string{"-log-level", "loud"}); err == nil || !strings.Contains(err.Error(), `log-level "loud": must be debug or info or warn or error`) {
+		t.Error(err)
 	}
 }
 

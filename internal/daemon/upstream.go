@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -288,6 +289,26 @@ func unknownKey(e ini.Entry) string {
 		return fmt.Sprintf("unknown %s is ignored (%s)", what, hint)
 	}
 	return fmt.Sprintf("unknown %s is ignored", what)
+}
+
+// logLevelOfUpstream takes what L3AF's variable of the environment says, unless
+// the flags or the file say a level.
+func (s *settings) logLevelOfUpstream(fs *flag.FlagSet, said string) {
+	given := said == ""
+	fs.Visit(func(f *flag.Flag) { given = given || f.Name == "log-level" })
+	if given {
+		return
+	}
+	switch level := strings.ToLower(said); level {
+	case "debug", "info", "warn", "error":
+		s.logLevel = level
+	case "trace":
+		s.logLevel = "debug"
+	case "fatal", "panic", "disabled":
+		s.logLevel = "error"
+	default:
+		s.notes = append(s.notes, fmt.Sprintf("L3AF_LOG_LEVEL %.80q is ignored: it is none of trace, debug, info, warn and error", said))
+	}
 }
 
 // upstream is this machine for L3AF's API.
