@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -163,6 +164,9 @@ func answerList[T any](c *call, list []T, selected bool, people func(w io.Writer
 	if list == nil {
 		list = []T{}
 	}
+	if c.opts.asJSON(c.app) && !c.opts.pretty && c.output != formatJSON && len(list) > 100 {
+		return printList(c.out, list)
+	}
 	return c.answer(list, people)
 }
 
@@ -178,6 +182,36 @@ func printJSONAs(w io.Writer, v any, indent bool) error {
 	e := json.NewEncoder(w)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// printList is printJSONAs of a long list, not indented, by two processors. Each
+// element goes by itself: a buffer that grows with all is copied time and again.
+func printList[T any](w io.Writer, list []T) error {
+	encode := func(list []T) (text bytes.Buffer, err error) {
+		e := json.NewEncoder(&text)
+		e.SetEscapeHTML(false)
+		for i := range list {
+			if err := e.Encode(&list[i]); err != nil {
+				return text, err
+			}
+			text.Bytes()[text.Len()-1] = ',' // it was a newline
+		}
+		return text, nil
+	}
+	var second bytes.Buffer
+	var failed error
+	done := make(chan struct{})
+	go func() {
+		second, failed = encode(list[len(list)/2:])
+		close(done)
+	}()
+	first, err := encode(list[:len(list)/2])
+	if <-done; errors.Join(err, failed) != nil {
+		return errors.Join(err, failed)
+	}
+	second.Truncate(second.Len() - 1)
+	_, err = io.Copy(w, io.MultiReader(strings.NewReader("["), &first, &second, strings.NewReader("]\n")))
+	return err
 }
 
 // words are the arguments of a verb that are not read yet.

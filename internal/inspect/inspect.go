@@ -148,10 +148,23 @@ func each(k bpfsys.Kind, s Selector, flags uint32, f func(o *bpfsys.Open, id uin
 		}
 		return visit(o, 0)
 	}
-	for id, ok, err := bpfsys.NextID(k, 0); ok || err != nil; id, ok, err = bpfsys.NextID(k, id) {
-		if err != nil {
+	// Objects made in a row have ids in a row: the next need not be asked for.
+	for id, row := uint32(0), false; ; {
+		if row {
+			o, err := bpfsys.ByID(k, id+1, flags)
+			if row = err == nil; row {
+				id++
+				if err := visit(o, id); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		next, ok, err := bpfsys.NextID(k, id)
+		if !ok || err != nil {
 			return err
 		}
+		row, id = next == id+1, next
 		o, err := bpfsys.ByID(k, id, flags)
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.EAGAIN): // gone, or a link not yet made
@@ -163,11 +176,10 @@ func each(k bpfsys.Kind, s Selector, flags uint32, f func(o *bpfsys.Open, id uin
 			return err
 		}
 	}
-	return nil
 }
 
-// programs calls f with each program that is meant and the ids of its maps,
-// which are only good during the call.
+// programs calls f with each program that is meant and the ids of its maps.
+// Both info and maps are only good during the call.
 func programs(s Selector, f func(o *bpfsys.Open, info *bpfsys.ProgInfo, maps []uint32) error) error {
 	maps := make([]uint32, 64) // MAX_USED_MAPS
 	var tag [unix.BPF_TAG_SIZE]byte
@@ -178,8 +190,9 @@ func programs(s Selector, f func(o *bpfsys.Open, info *bpfsys.ProgInfo, maps []u
 		}
 		copy(tag[:], b)
 	}
+	var info bpfsys.ProgInfo
 	return each(bpfsys.Prog, s, 0, func(o *bpfsys.Open, id uint32) error {
-		info := bpfsys.ProgInfo{NrMapIDs: uint32(len(maps)), MapIDs: bpfsys.PointerTo(maps)}
+		info = bpfsys.ProgInfo{NrMapIDs: uint32(len(maps)), MapIDs: bpfsys.PointerTo(maps)}
 		// ENODEV: the device it was bound to is gone, and the kernel says no more.
 		if err := bpfsys.Info(o, &info); err != nil && !errors.Is(err, unix.ENODEV) {
 			return fmt.Errorf("program: %w", err)

@@ -120,8 +120,8 @@ func newProgram(info *bpfsys.ProgInfo, boot time.Duration) Program {
 		p.RunTimeNS, p.RunCount = info.RunTime, info.RunCount
 	}
 	if info.LoadTime > 0 {
-		at := int64((boot + time.Duration(info.LoadTime)) / time.Second)
-		p.LoadedAt, p.UID = &at, &info.CreatedByUID
+		at, uid := int64((boot+time.Duration(info.LoadTime))/time.Second), info.CreatedByUID
+		p.LoadedAt, p.UID = &at, &uid
 	}
 	return p
 }
