@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	gomaps "maps"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -93,9 +95,14 @@ func findLayout(raw []byte, members [][2]string, funcs []string) (*layout, error
 	// quicker than looking for each name among all first.
 	is := func(at uint32, name string) bool {
 		end := uint64(at) + uint64(len(name))
-		return end < uint64(len(strings)) && string(strings[at:end]) == name && strings[end] == 0
+		return end < uint64(len(strings)) && strings[end] == 0 && string(strings[at:end]) == name
 	}
 	l := &layout{map[string]uint32{}, map[string]uint32{}}
+	structs := map[string][]string{} // the members looked for
+	for _, m := range members {
+		structs[m[0]] = append(structs[m[0]], m[1])
+	}
+	names := slices.Collect(gomaps.Keys(structs))
 	missing := len(members) + len(funcs)
 	for id := uint32(1); len(types) >= 12 && missing > 0; id++ {
 		name, what := u32(types), u32(types[4:])
@@ -116,16 +123,19 @@ func findLayout(raw []byte, members [][2]string, funcs []string) (*layout, error
 				}
 			}
 		case kindStruct:
-			for _, m := range members {
-				if !is(name, m[0]) {
+			for _, s := range names {
+				if !is(name, s) {
 					continue
 				}
 				for at := uint64(12); at < size; at += 12 {
-					if text := m[0] + "." + m[1]; is(u32(types[at:]), m[1]) {
-						if _, again := l.offsets[text]; !again {
+					for _, m := range structs[s] {
+						if !is(u32(types[at:]), m) {
+							continue
+						}
+						if _, again := l.offsets[s+"."+m]; !again {
 							missing--
 						}
-						l.offsets[text] = u32(types[at+8:]) & 0xffffff / 8
+						l.offsets[s+"."+m] = u32(types[at+8:]) & 0xffffff / 8
 					}
 				}
 			}
