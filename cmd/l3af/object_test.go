@@ -60,6 +60,31 @@ func TestBpftoolLine(t *testing.T) {
 	}
 }
 
+// A long list is the same JSON as a short one, and what cannot be encoded an error.
+func TestLongLists(t *testing.T) {
+	type thing struct {
+		Name any `json:"name"`
+	}
+	var list []thing
+	for i := range 301 {
+		list = append(list, thing{fmt.Sprintf("<%d>,\n", i)})
+	}
+	for _, n := range []int{2, 101, 300, 301} {
+		var got, want bytes.Buffer
+		if err := errors.Join(printList(&got, list[:n]), printJSONAs(&want, list[:n], false)); err != nil || !bytes.Equal(got.Bytes(), want.Bytes()) {
+			t.Errorf("%d: %v, got\n%s\nwant\n%s", n, err, got.Bytes(), want.Bytes())
+		}
+	}
+	for _, at := range []int{0, 150, 300} {
+		bad := slices.Clone(list)
+		bad[at].Name = func() {}
+		var got bytes.Buffer
+		if err := printList(&got, bad); err == nil || got.Len() > 0 {
+			t.Errorf("%d: %v, printed %s", at, err, got.Bytes())
+		}
+	}
+}
+
 // Whatever happens, JSON is one document, and the exit code tells success.
 func TestObjectAnswers(t *testing.T) {
 	type thing struct {
