@@ -195,6 +195,9 @@ func printList[T any](w io.Writer, list []T) error {
 				return text, err
 			}
 			text.Bytes()[text.Len()-1] = ',' // it was a newline
+			if i == 0 {
+				text.Grow(text.Len() * len(list)) // about what there will be
+			}
 		}
 		return text, nil
 	}

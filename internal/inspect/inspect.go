@@ -51,6 +51,15 @@ func (s Selector) String() string {
 	return string(s.By) + " " + s.Text
 }
 
+// room is how many objects a list has room for from the start. What of it is not
+// used costs no memory, and a list that grows is copied time and again.
+func (s Selector) room() int {
+	if s.By == All {
+		return 1024
+	}
+	return 1
+}
+
 // Options say what else to find out, which takes longer.
 type Options struct {
 	Pins    bool     // where objects are pinned

@@ -132,7 +132,7 @@ func Links(s Selector, opts Options) ([]Link, error) {
 		return nil, err
 	}
 	wait := opts.Holders.start()
-	var list []Link
+	list := make([]Link, 0, s.room())
 	progs := map[uint32]TypeName{}
 	err = links(s, func(o *bpfsys.Open, info *bpfsys.LinkInfo) error {
 		l, err := newLink(o, info, progs)

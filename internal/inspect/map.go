@@ -41,7 +41,7 @@ func Maps(s Selector, opts Options) ([]Map, error) {
 		return nil, err
 	}
 	wait := opts.Holders.start()
-	var list []Map
+	list := make([]Map, 0, s.room())
 	err = maps(s, unix.BPF_F_RDONLY, func(o *bpfsys.Open, info *bpfsys.MapInfo) error {
 		m := newMap(info, fdinfo(o))
 		m.Pinned = pins.of(bpfsys.Map, m.ID)

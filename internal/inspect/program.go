@@ -60,7 +60,7 @@ func Programs(s Selector, opts Options) ([]Program, error) {
 		return nil, err
 	}
 	wait := opts.Holders.start()
-	var list []Program
+	list := make([]Program, 0, s.room())
 	boot := bootTime()
 	meta := newMetadataReader()
 	err = programs(s, func(o *bpfsys.Open, info *bpfsys.ProgInfo, maps []uint32) error {
