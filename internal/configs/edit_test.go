@@ -350,6 +350,20 @@ func fill(v reflect.Value, r *rand.Rand) {
 	}
 }
 
+// Mistakes of the state are told at their places in the payload, and speak of
+// other programs by theirs.
+func TestExplain(t *testing.T) {
+	e, err := testHost().Update(t.Context(), state(t, ""), []Interface{{HostName: "host", Iface: "eth0", Programs: &Programs{TCIngress: progs("a1"), TCEgress: progs("a1")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := e.Explain(&l3af.InvalidError{Mistakes: []l3af.Mistake{{Path: "chains[1].programs[0].maps.m", Message: "is not what chains[0].programs[0] wants, nor chains[7].programs[0]"}}})
+	want := "failed to deploy ebpf programs: [0].bpf_programs.tc_egress[0].map_args.m: is not what [0].bpf_programs.tc_ingress[0] wants, nor chains[7].programs[0]"
+	if got.Error() != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // All 31 fields come back as they were sent, whatever they are.
 func TestAsSent(t *testing.T) {
 	h := testHost()

@@ -20,12 +20,16 @@ func (e *Edit) Explain(err error) error {
 	told := make([]l3af.Mistake, len(wrong.Mistakes))
 	for i, m := range wrong.Mistakes {
 		m.Path = e.locate(m.Path)
+		m.Message = mentioned.ReplaceAllStringFunc(m.Message, e.locate)
 		told[i] = m
 	}
 	return &Error{Reason: Invalid, Err: fmt.Errorf("%s: %w", e.failed, &l3af.InvalidError{Mistakes: told})}
 }
 
 var place = regexp.MustCompile(`^(?:chains\[(\d+)\]\.programs|probes)\[(\d+)\](?:\.(.*))?$`)
+
+// mentioned finds the places of programs in a text.
+var mentioned = regexp.MustCompile(`(?:chains\[\d+\]\.programs|probes)\[\d+\]`)
 
 var wholeChain = regexp.MustCompile(`^chains\[(\d+)\]$`)
 
