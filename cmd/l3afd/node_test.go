@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -21,6 +22,8 @@ import (
 	"l3af/internal/testenv"
 )
 
+var raced = flag.Bool("l3afd.race", false, "run the binaries with the race detector, which needs cgo; what it finds ends them")
+
 func TestMain(m *testing.M) {
 	code := testenv.Wrap(m).Run()
 	if built.dir != "" {
@@ -37,7 +40,8 @@ var built struct {
 	err  error
 }
 
-// executable builds l3af and l3afd, static, and returns the path of one of them.
+// executable builds l3af and l3afd, static unless the race detector is wanted,
+// and returns the path of one of them.
 func executable(t testing.TB, name string) string {
 	t.Helper()
 	built.once.Do(func() {
@@ -48,8 +52,13 @@ func executable(t testing.TB, name string) string {
 		if built.err = os.Chmod(built.dir, 0o755); built.err != nil {
 			return
 		}
-		cmd := exec.Command("go", "build", "-buildvcs=false", "-o", built.dir+"/", "l3af/cmd/l3af", "l3af/cmd/l3afd")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		args, cgo := []string{"build", "-buildvcs=false", "-o", built.dir + "/"}, "CGO_ENABLED=0"
+		if *raced {
+			args, cgo = append(args, "-race"), "CGO_ENABLED=1"
+			os.Setenv("GORACE", "halt_on_error=1")
+		}
+		cmd := exec.Command("go", append(args, "l3af/cmd/l3af", "l3af/cmd/l3afd")...)
+		cmd.Env = append(os.Environ(), cgo)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("%w\n%s", err, out)
 		}
