@@ -152,7 +152,7 @@ func featureProbe(c *call) error {
 func probe(dev *net.Interface, full bool) *probed {
 	p := &probed{}
 	programs, maps := numbered[ebpf.ProgramType](inspect.ProgramTypes()), numbered[ebpf.MapType](inspect.MapTypes())
-	program, mapType, helper := feature.ProgramType, feature.MapType, feature.Helper
+	program, mapType, helper, abilities := feature.ProgramType, feature.MapType, feature.Helper, feature.Misc
 	if dev != nil {
 		programs, maps = feature.DevicePrograms, feature.DeviceMaps
 		program = func(t ebpf.ProgramType) feature.Answer { return feature.DeviceProgram(dev.Index, t) }
@@ -160,6 +160,7 @@ func probe(dev *net.Interface, full bool) *probed {
 		helper = func(t ebpf.ProgramType, h asm.BuiltinFunc) feature.Answer {
 			return feature.DeviceHelper(dev.Index, t, h)
 		}
+		abilities = func() []feature.Ability { return feature.DeviceMisc(dev.Index) }
 	} else {
 		p.sections = append(p.sections, systemConfig())
 	}
@@ -178,14 +179,11 @@ func probe(dev *net.Interface, full bool) *probed {
 		name := string(inspect.MapType(t))
 		shapes.facts = append(shapes.facts, about("have_"+name+"_map_type", "eBPF map_type "+name, mapType(t)))
 	}
-	p.sections = append(p.sections, kinds, shapes, calls)
-	if dev == nil {
-		misc := probedSection{key: "misc", title: "Scanning miscellaneous eBPF features...", macros: "eBPF misc features"}
-		for _, m := range feature.Misc() {
-			misc.facts = append(misc.facts, about(m.Name, m.Text, m.Answer))
-		}
-		p.sections = append(p.sections, misc)
+	misc := probedSection{key: "misc", title: "Scanning miscellaneous eBPF features...", macros: "eBPF misc features"}
+	for _, m := range abilities() {
+		misc.facts = append(misc.facts, about(m.Name, m.Text, m.Answer))
 	}
+	p.sections = append(p.sections, kinds, shapes, calls, misc)
 	return p
 }
 

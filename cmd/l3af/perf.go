@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"l3af/internal/inspect"
@@ -25,6 +27,9 @@ which is pinned and held by no process are in l3af link show.`,
 func perfShow(c *call) error {
 	if err := c.end(); err != nil {
 		return err
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("show perf events: needs root: the kernel tells nobody else")
 	}
 	list, err := inspect.PerfEvents()
 	if err != nil {

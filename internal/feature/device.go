@@ -27,6 +27,24 @@ func DeviceHelper(ifindex int, t ebpf.ProgramType, h asm.BuiltinFunc) Answer {
 	return device(deviceLoad(ifindex, t, asm.Instructions{h.Call(), asm.Mov.Imm(asm.R0, 0), asm.Return()}))
 }
 
+// DeviceMisc are the abilities of a network device.
+func DeviceMisc(ifindex int) []Ability {
+	can := func(ins ...asm.Instruction) Answer {
+		ins = append(ins, asm.Mov.Imm(asm.R0, 2).WithSymbol("end"), asm.Return())
+		return device(deviceLoad(ifindex, ebpf.XDP, ins))
+	}
+	large := make([]asm.Instruction, 5000) // BPF_MAXINSNS of linux/bpf_common.h is 4096
+	for i := range large {
+		large[i] = asm.Mov.Imm(asm.R0, 1)
+	}
+	zero := asm.Mov.Imm(asm.R0, 0)
+	return abilities(can(large...),
+		can(zero, asm.Add.Imm(asm.R0, 1).WithSymbol("loop"), asm.JNE.Imm(asm.R0, 10, "loop")),
+		can(zero, asm.JLT.Imm(asm.R0, 1, "end")),
+		can(zero, asm.JLT.Imm32(asm.R0, 1, "end")),
+		can(zero, asm.LongJump("end")))
+}
+
 func deviceLoad(ifindex int, t ebpf.ProgramType, code asm.Instructions) error {
 	p, err := ebpf.NewProgramWithOptions(&ebpf.ProgramSpec{Type: t, Ifindex: uint32(ifindex), Instructions: code, License: "GPL"},
 		ebpf.ProgramOptions{LogDisabled: true})

@@ -53,21 +53,27 @@ func Helper(t ebpf.ProgramType, h asm.BuiltinFunc) Answer {
 	return answer(features.HaveProgramHelper(t, h))
 }
 
-// Misc are abilities of the verifier and the instruction set, by bpftool's names.
-func Misc() []struct {
-	Name, Text string
-	Answer     Answer
-} {
-	return []struct {
-		Name, Text string
-		Answer     Answer
-	}{
-		{"have_large_insn_limit", "Large program size limit", answer(features.HaveLargeInstructions())},
-		{"have_bounded_loops", "Bounded loop support", answer(features.HaveBoundedLoops())},
-		{"have_v2_isa_extension", "ISA extension v2", answer(features.HaveV2ISA())},
-		{"have_v3_isa_extension", "ISA extension v3", answer(features.HaveV3ISA())},
-		{"have_v4_isa_extension", "ISA extension v4", answer(features.HaveV4ISA())},
+// Ability is something that the verifier or the instruction set may have.
+type Ability struct {
+	Name   string // bpftool's
+	Text   string
+	Answer Answer
+}
+
+func abilities(large, loops, v2, v3, v4 Answer) []Ability {
+	return []Ability{
+		{"have_large_insn_limit", "Large program size limit", large},
+		{"have_bounded_loops", "Bounded loop support", loops},
+		{"have_v2_isa_extension", "ISA extension v2", v2},
+		{"have_v3_isa_extension", "ISA extension v3", v3},
+		{"have_v4_isa_extension", "ISA extension v4", v4},
 	}
+}
+
+// Misc are the abilities of the kernel.
+func Misc() []Ability {
+	return abilities(answer(features.HaveLargeInstructions()), answer(features.HaveBoundedLoops()),
+		answer(features.HaveV2ISA()), answer(features.HaveV3ISA()), answer(features.HaveV4ISA()))
 }
 
 // Syscall says whether there is bpf(2).

@@ -101,7 +101,18 @@ func TestHelpersAndDevices(t *testing.T) {
 			t.Errorf("bpf_xdp_adjust_head of %v: %+v", kind, got)
 		}
 	}
+	// No device: the kernel itself, which can do all of it.
+	for _, m := range DeviceMisc(0) {
+		if !m.Answer.Known || !m.Answer.Yes {
+			t.Errorf("%s: %+v", m.Name, m.Answer)
+		}
+	}
 	lo := testenv.Interface(t, "", "lo").Index
+	for _, m := range DeviceMisc(lo) {
+		if !m.Answer.Known || m.Answer.Yes {
+			t.Errorf("%s of lo: %+v", m.Name, m.Answer)
+		}
+	}
 	for _, got := range []Answer{DeviceProgram(lo, ebpf.XDP), DeviceMap(lo, ebpf.Hash), DeviceHelper(lo, ebpf.XDP, asm.BuiltinFunc(redirect))} {
 		if !got.Known || got.Yes {
 			t.Errorf("lo: %+v", got)
