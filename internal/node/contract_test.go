@@ -69,7 +69,15 @@ func onReal(t *testing.T) *machine {
 		m.kernel = k
 	}
 	m.restart()
-	t.Cleanup(func() { k.Close() })
+	t.Cleanup(func() {
+		k.Close()
+		// What runs runs on: the next test has an empty bpffs again.
+		for _, d := range []string{dir, "/sys/fs/bpf/out"} {
+			if err := os.RemoveAll(d); err != nil {
+				t.Error(err)
+			}
+		}
+	})
 	m.left = func() (left []string) {
 		err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 			if err == nil && path != dir && !slices.Contains([]string{"hooks", "probes"}, filepath.Base(path)) {
