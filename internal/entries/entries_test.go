@@ -38,7 +38,8 @@ func load(t testing.TB) *ebpf.Collection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.Close)
+	// With the collection goes the memory of its sections, which holds their maps.
+	t.Cleanup(func() { c.Close(); *c = ebpf.Collection{} })
 	for _, name := range []string{"hash", "array", "lru", "percpu_array", "percpu_hash", "lru_percpu", "trie", "plain", "plain_percpu", "real"} {
 		m := opened(t, c.Maps[name])
 		for i := range 3 {

@@ -49,7 +49,8 @@ func Open(t testing.TB) *Zoo {
 	if err != nil {
 		t.Fatalf("load the zoo: %+v", err)
 	}
-	t.Cleanup(coll.Close)
+	// With the collection goes the memory of its sections, which holds their maps.
+	t.Cleanup(func() { coll.Close(); *coll = ebpf.Collection{} })
 	z := &Zoo{coll.Programs, coll.Maps, map[string]link.Link{}}
 	if err := z.fill(); err != nil {
 		t.Fatal(err)
