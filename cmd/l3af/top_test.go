@@ -35,7 +35,7 @@ func TestTopScreen(t *testing.T) {
 	testenv.Clean(t)
 	tmux := testenv.Tool(t, "tmux")
 	loadNamed(t, "on_screen")
-	loadNamed(t, "another") // for the filter to leave out
+	loadNamed(t, "another")           // for the filter to leave out
 	exe, err := exec.LookPath("l3af") // as scripts have it
 	if err != nil {
 		exe = filepath.Join(t.TempDir(), "l3af")
