@@ -24,7 +24,8 @@ func load(t *testing.T) *ebpf.Collection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.Close)
+	// With the collection goes the memory of its sections, which holds their maps.
+	t.Cleanup(func() { c.Close(); *c = ebpf.Collection{} })
 	return c
 }
 
