@@ -296,9 +296,7 @@ func TestDaemon(t *testing.T) {
 	if s := r.s.Status("xdp/eth0/p"); s.State != l3af.Running || strconv.Itoa(s.PID) != first || s.Restarts != 0 {
 		t.Errorf("status %+v, pid %s", s, first)
 	}
-	if got := r.said("limits"); got != "77\n1048576" {
-		t.Errorf("limits: %q", got)
-	}
+	r.eventually("limits", func() bool { return r.said("limits") == "77\n1048576" })
 	if got := r.said("updates"); got != "a" {
 		t.Errorf("updates: %q", got)
 	}
