@@ -4,6 +4,7 @@ package doctor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -103,11 +104,11 @@ func (e *examination) daemon(ctx context.Context) {
 	}
 	e.status = status
 	e.say(OK, "", "l3afd answers; revision %d is in force", status.Revision)
-	if err := e.Client.Health(ctx); err != nil {
-		e.say(Problem, "its log says more", "l3afd is not well: %v", err)
-	}
 	for _, trouble := range status.Errors {
 		e.say(Problem, "its log says more", "%s", trouble)
+	}
+	if err := e.Client.Health(ctx); err != nil && len(status.Errors) == 0 {
+		e.say(Problem, "its log says more", "l3afd is not well: %v", err)
 	}
 }
 
@@ -137,7 +138,11 @@ func (e *examination) state(ctx context.Context) {
 	}
 	plan, err := e.Client.Plan(ctx, &rev.State)
 	if err != nil {
-		e.say(Note, "run l3af doctor as root, or as a member of the group l3af", "drift was not looked for: %v", err)
+		fix := ""
+		if errors.Is(err, l3af.ErrForbidden) {
+			fix = "run l3af doctor as root, or as a member of the group l3af"
+		}
+		e.say(Note, fix, "drift was not looked for: %v", err)
 		return
 	}
 	for _, s := range plan.Steps {

@@ -1,10 +1,12 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -12,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
+	"l3af/client"
 	"l3af/internal/feature"
 	"l3af/internal/inspect"
 )
@@ -84,21 +87,54 @@ func (e *examination) kernel(context.Context) {
 	}
 }
 
-// limits looks at what is bounded for the daemon, or, where it does not run,
-// for this process.
+// limits looks at what is bounded for the daemon, or, where it does not run on
+// this machine, for this process, whose limits it would have.
 func (e *examination) limits(context.Context) {
 	version, _ := features.LinuxVersionCode()
-	var files, locked unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil && files.Cur < 1024 {
-		e.say(Warning, "ulimit -n 65536, LimitNOFILE= of a systemd unit", "only %d files may be open: a chain of many programs and maps needs more while it is loaded", files.Cur)
+	whose, pid := "a command of this shell", 0
+	if listener := e.listener(); listener > 0 {
+		whose, pid = "l3afd", listener
 	}
-	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &locked); err == nil && version < linux5_11 && locked.Cur != unix.RLIM_INFINITY {
-		e.say(Warning, "ulimit -l unlimited, LimitMEMLOCK=infinity of a systemd unit", "only %d bytes may be locked, which this kernel counts maps and programs against", locked.Cur)
+	var files, locked unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &files); err == nil && files.Cur < 1024 {
+		e.say(Warning, "ulimit -n 65536, LimitNOFILE= of a systemd unit", "%s may open only %d files: a chain of many programs and maps needs more while it is loaded", whose, files.Cur)
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_MEMLOCK, nil, &locked); err == nil && version < linux5_11 && locked.Cur != unix.RLIM_INFINITY {
+		e.say(Warning, "ulimit -l unlimited, LimitMEMLOCK=infinity of a systemd unit", "%s may lock only %d bytes, which this kernel counts maps and programs against", whose, locked.Cur)
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs("/var/lib", &fs); err == nil && fs.Blocks > 0 && fs.Bavail*uint64(fs.Bsize) < 64<<20 {
 		e.say(Warning, "make room on it", "the file system of /var/lib has less than 64 MiB left: revisions and packages are kept there")
 	}
+}
+
+// listener is the process that listens at the daemon's socket, 0 where none is
+// found. The socket would only tell who began to: daemons hand it on.
+func (e *examination) listener() int {
+	if e.Client.Server != "" {
+		return 0
+	}
+	socket := cmp.Or(e.Client.Socket, client.DefaultSocket)
+	// The first thread of the process, whose /proc/net is, may be in any namespace.
+	sockets, err := os.ReadFile("/proc/thread-self/net/unix")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(sockets)) {
+		// Num RefCount Protocol Flags Type St Inode Path; the flag is __SO_ACCEPTCON.
+		f := strings.Fields(line)
+		if len(f) != 8 || f[3] != "00010000" || f[7] != socket {
+			continue
+		}
+		open, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+		for _, fd := range open {
+			if to, err := os.Readlink(fd); err == nil && to == "socket:["+f[6]+"]" {
+				pid, _ := strconv.Atoi(strings.Split(fd, "/")[2])
+				return pid
+			}
+		}
+	}
+	return 0
 }
 
 func (e *examination) mounts(context.Context) {

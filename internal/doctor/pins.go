@@ -16,7 +16,7 @@ import (
 // pins looks for what is left of chains and probes that nobody wants, and for
 // links that hold nothing any more.
 func (e *examination) pins(context.Context) {
-	links, err := inspect.Links(inspect.Selector{}, inspect.Options{Pins: true})
+	links, err := inspect.Links(inspect.Selector{}, inspect.Options{Pins: true, Holders: new(inspect.Holders)})
 	if err != nil {
 		e.say(Warning, "run l3af doctor as root", "links and pins were not looked at: %v", err)
 		return
@@ -30,7 +30,7 @@ func (e *examination) pins(context.Context) {
 			e.say(Note, "l3afd attaches the chain anew when the interface comes", "the link of %s (%d) has lost its interface", target, l.ID)
 			continue
 		}
-		where, fix := "held by a process", "whoever made it has to close it: l3af link show id "+fmt.Sprint(l.ID)
+		where, fix := "held by "+holders(l.Pids), "it goes when they close it"
 		if len(l.Pinned) > 0 {
 			where, fix = "pinned at "+strings.Join(l.Pinned, ", "), "rm "+strings.Join(l.Pinned, " ")
 		}
@@ -52,6 +52,18 @@ func (e *examination) pins(context.Context) {
 			e.say(Warning, "l3afd removes them within 30 s; its log says if it cannot", "pins of %s are left below %s, and the state does not have it", target, e.Bpffs)
 		}
 	}
+}
+
+// holders names processes.
+func holders(list []inspect.Holder) string {
+	names := make([]string, len(list))
+	for i, h := range list {
+		names[i] = fmt.Sprintf("%s (%d)", h.Comm, h.PID)
+	}
+	if len(names) == 0 {
+		return "a process that is not seen from here"
+	}
+	return strings.Join(names, ", ")
 }
 
 // pinned tells whose link it is that is pinned at these places.
