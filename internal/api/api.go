@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -109,27 +108,37 @@ func New(node Node, opts Options) *Server {
 	return s
 }
 
-// routes serves the routes that want says.
+// routes serves the routes that want says. The method is part of a route: an
+// interface may have the name of a verb.
 func (s *Server) routes(want func(Route) bool) *http.ServeMux {
 	mux := http.NewServeMux()
-	methods := make(map[string]map[string]Route)
-	for _, r := range Routes() {
-		if !want(r) {
-			continue
+	for _, route := range Routes() {
+		if want(route) {
+			mux.HandleFunc(route.Method+" "+route.Path, func(w http.ResponseWriter, r *http.Request) { s.dispatch(w, r, route) })
 		}
-		if methods[r.Path] == nil {
-			methods[r.Path] = make(map[string]Route)
-		}
-		methods[r.Path][r.Method] = r
 	}
-	for path, routes := range methods {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { s.dispatch(w, r, routes) })
-	}
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		s.fail(w, r, &Problem{Status: http.StatusNotFound, Code: CodeNotFound,
-			Detail: "there is nothing at " + r.URL.Path, Hint: "/openapi.json describes what there is"})
-	})
+	mux.HandleFunc(nowhere, func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, noRoute(mux, w, r)) })
 	return mux
+}
+
+// nowhere is the pattern of all that no route has.
+const nowhere = "/"
+
+// noRoute says what there is instead at the path of a request.
+func noRoute(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) *Problem {
+	var allow []string
+	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodPatch, http.MethodPost, http.MethodPut} {
+		if _, pattern := mux.Handler(&http.Request{Method: method, Host: r.Host, URL: r.URL}); pattern != nowhere {
+			allow = append(allow, method)
+		}
+	}
+	if allow == nil {
+		return &Problem{Status: http.StatusNotFound, Code: CodeNotFound,
+			Detail: "there is nothing at " + r.URL.Path, Hint: "/openapi.json describes what there is"}
+	}
+	w.Header().Set("Allow", strings.Join(allow, ", "))
+	return &Problem{Status: http.StatusMethodNotAllowed, Code: CodeMethodNotAllowed,
+		Detail: fmt.Sprintf("%s does not take %s", r.URL.Path, r.Method), Hint: "it takes " + strings.Join(allow, ", ")}
 }
 
 // ServeHTTP answers one request. A panic costs the request, not the daemon.
@@ -164,26 +173,7 @@ func (s *Server) answer(part http.Handler, w http.ResponseWriter, r *http.Reques
 	part.ServeHTTP(rec, r)
 }
 
-func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, routes map[string]Route) {
-	method := r.Method
-	if method == http.MethodHead {
-		method = http.MethodGet
-	}
-	route, ok := routes[method]
-	if !ok {
-		var allow []string
-		for m := range routes {
-			allow = append(allow, m)
-			if m == http.MethodGet {
-				allow = append(allow, http.MethodHead)
-			}
-		}
-		slices.Sort(allow)
-		w.Header().Set("Allow", strings.Join(allow, ", "))
-		s.fail(w, r, &Problem{Status: http.StatusMethodNotAllowed, Code: CodeMethodNotAllowed,
-			Detail: fmt.Sprintf("%s does not take %s", r.URL.Path, r.Method), Hint: "it takes " + strings.Join(allow, ", ")})
-		return
-	}
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, route Route) {
 	peer := peerOf(r.Context())
 	peer.shows(r.TLS)
 	if route.Write {

@@ -21,7 +21,9 @@ import (
 
 func upstreamHost() configs.Host {
 	return configs.Host{Name: "host", Repo: "file:///repo", Codename: "bookworm", PinBase: "/sys/fs/bpf",
-		Interfaces: func() (map[string]bool, error) { return map[string]bool{"lo": true, "eth0": false, "eth1": false}, nil }}
+		Interfaces: func() (map[string]bool, error) {
+			return map[string]bool{"lo": true, "eth0": false, "eth1": false, "add": false, "update": false, "delete": false, "restart": false}, nil
+		}}
 }
 
 // payload is one program at one interface, as short as can be.
@@ -63,7 +65,14 @@ func TestConfigs(t *testing.T) {
 		{"GET", "/bpfs/eth9", "", 404, "not found", ""},
 		{"POST", "/l3af/configs/v1/delete", `[{"host_name":"host","iface":"eth0","bpf_programs":{"xdp_ingress":["a","z"]}}]`, 200, "", `299 l3afd "xdp_ingress z of eth0 is not there: nothing to delete"`},
 		{"POST", "/l3af/configs/v1/delete", `[{"host_name":"host","iface":"eth9","bpf_programs":{"xdp_ingress":["a"]}}]`, 404, "failed to DeleteEbpfPrograms : failed to Remove eBPF program on iface eth9", ""},
-		{"GET", "/l3af/configs/v1/update", "", 405, "", ""},
+		{"POST", "/l3af/configs/v1/add", payload("update", "a", 1), 200, "", ""},
+		{"GET", "/l3af/configs/v1/update", "", 200, `"entry_function_name": "prog"`, ""},
+		{"GET", "/l3af/configs/v1/add", "", 200, `"iface": "add"`, ""},
+		{"GET", "/l3af/configs/v1/delete", "", 200, `"iface": "delete"`, ""},
+		{"GET", "/l3af/configs/v1/restart", "", 200, `"iface": "restart"`, ""},
+		{"PUT", "/l3af/configs/v1/update", "", 405, "it takes GET, HEAD, POST", ""},
+		{"POST", "/l3af/configs/v1/restart", "", 405, "it takes GET, HEAD, PUT", ""},
+		{"DELETE", "/l3af/configs/v1", "", 405, "it takes GET, HEAD", ""},
 		{"PUT", "/l3af/configs/v1/restart", `{"hostname":"host","version":"v2.1.0"}`, 422, "no repository of versions is configured", ""},
 		{"PUT", "/l3af/configs/v1/restart", `{"host_name":"host","version":"v2.1.0"}`, 422, "do not belong to this host", ""},
 		{"GET", "/swagger/index.html", "", 404, "swagger: true", ""},
