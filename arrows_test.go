@@ -16,7 +16,7 @@ import (
 // Imports point down only.
 var layers = [][]string{
 	{"l3af"},
-	{"l3af/client", "l3af/programs", "l3af/internal/near", "l3af/internal/kconfig", "l3af/internal/doc", "l3af/internal/ini", "l3af/internal/gate", "l3af/internal/packet", "l3af/internal/pcap", "l3af/internal/bpfsys", "l3af/internal/trace", "l3af/internal/kallsyms"},
+	{"l3af/client", "l3af/programs", "l3af/internal/near", "l3af/internal/version", "l3af/internal/kconfig", "l3af/internal/doc", "l3af/internal/ini", "l3af/internal/gate", "l3af/internal/packet", "l3af/internal/pcap", "l3af/internal/bpfsys", "l3af/internal/trace", "l3af/internal/kallsyms"},
 	{"l3af/internal/value", "l3af/internal/chain", "l3af/internal/artifact", "l3af/internal/feature", "l3af/internal/disasm", "l3af/internal/rawbtf", "l3af/internal/events"},
 	{"l3af/internal/host", "l3af/internal/btftext"},
 	{"l3af/internal/bind", "l3af/internal/entries", "l3af/internal/agent"},

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -40,6 +43,7 @@ the exit code is 1. It takes everything away in the end. It needs root.`,
 				Keep:     keep,
 				Time:     length,
 				Command:  called(),
+				Daemon:   l3afd,
 			})
 			if cmd.Context().Err() != nil {
 				return errors.New("demo: interrupted; everything it made is gone")
@@ -59,8 +63,38 @@ the exit code is 1. It takes everything away in the end. It needs root.`,
 
 // called is how to call this program again.
 func called() string {
-	if exe, err := os.Executable(); err != nil || strings.Contains(exe, "/go-build") {
-		return "go run ./cmd/l3af" // whose binary is gone afterwards
+	if ofGoRun() {
+		return "go run ./cmd/l3af"
 	}
 	return os.Args[0]
+}
+
+// ofGoRun says that go run made this program, and takes it away afterwards.
+func ofGoRun() bool {
+	exe, err := os.Executable()
+	return err != nil || strings.Contains(exe, "/go-build")
+}
+
+// l3afd is the daemon that belongs to this program: beside it, else in PATH. Where
+// go run made this one, it makes that one in dir.
+func l3afd(ctx context.Context, dir string) (string, error) {
+	if ofGoRun() {
+		path := filepath.Join(dir, "l3afd")
+		// go run asks no version control either, which may refuse.
+		out, err := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", path, "l3af/cmd/l3afd").CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("build l3afd: %w\n%s", err, out)
+		}
+		return path, nil
+	}
+	if exe, err := os.Executable(); err == nil {
+		if path, err := exec.LookPath(filepath.Join(filepath.Dir(exe), "l3afd")); err == nil {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath("l3afd")
+	if err != nil {
+		return "", &hinted{fmt.Errorf("find l3afd: %w", err), "it belongs beside l3af or into a folder of $PATH"}
+	}
+	return path, nil
 }

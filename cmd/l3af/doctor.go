@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"l3af/internal/daemon"
 	"l3af/internal/doctor"
+	"l3af/internal/kernel"
 )
 
 func newDoctor(a *app) *cobra.Command {
@@ -29,7 +29,7 @@ warnings count too.`,
 	}
 	strict := cmd.Flags().Bool("strict", false, "exit with 1 for warnings too")
 	all := cmd.Flags().Bool("all", false, "show what is well, too")
-	cmd.Flags().StringVar(&bpffs, "bpffs", daemon.DefaultBpffs, "where l3afd has its pins")
+	cmd.Flags().StringVar(&bpffs, "bpffs", kernel.DefaultBpffs, "where l3afd has its pins")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		findings := doctor.Examine(cmd.Context(), doctor.Machine{Client: a.client(), Bpffs: bpffs})
 		worst := doctor.Worst(findings)

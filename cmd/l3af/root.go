@@ -14,8 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"l3af/internal/daemon"
-	"l3af/internal/demo"
+	"l3af/client"
+	"l3af/internal/version"
 )
 
 // Exit codes.
@@ -53,9 +53,6 @@ var errDifferent = errors.New("different")
 
 // run is the whole command line; it returns the exit code.
 func run(args []string, in io.Reader, out, errw io.Writer) int {
-	if len(args) > 0 && args[0] == demo.DaemonCommand {
-		return daemon.Main(args[1:])
-	}
 	// The first signal ends what is under way in good order; commands that
 	// only wait, like events, are done then.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -103,7 +100,7 @@ func newRoot(a *app) *cobra.Command {
 network interfaces and kernel events, and shows what runs.
 
 Try "l3af demo" first: it needs root and nothing else.`,
-		Version:       daemon.ReadVersion().Version,
+		Version:       version.Read().Version,
 		Args:          cobra.ArbitraryArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -121,7 +118,7 @@ Try "l3af demo" first: it needs root and nothing else.`,
 	root.SetVersionTemplate("l3af {{.Version}}\n")
 	root.SuggestionsMinimumDistance = 2
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.socket, "socket", "", "socket of l3afd (default $L3AF_SOCKET, else "+daemon.DefaultSocket+")")
+	flags.StringVar(&a.socket, "socket", "", "socket of l3afd (default $L3AF_SOCKET, else "+client.DefaultSocket+")")
 	a.remote.flags(flags)
 	flags.StringVarP(&a.output, "output", "o", "", "output format: "+strings.Join(formats, ", "))
 	var asJSON bool // bpftool's options, which its objects have of their own
@@ -141,7 +138,7 @@ Try "l3af demo" first: it needs root and nothing else.`,
 			a.socket = os.Getenv("L3AF_SOCKET")
 		}
 		if a.socket == "" {
-			a.socket = daemon.DefaultSocket
+			a.socket = client.DefaultSocket
 		}
 		if asJSON && a.output == "" {
 			a.output = formatJSON

@@ -6,7 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"l3af/internal/daemon"
+	"l3af/internal/version"
 )
 
 func newVersion(a *app) *cobra.Command {
@@ -15,7 +15,7 @@ func newVersion(a *app) *cobra.Command {
 		Short: "Print the version of this program",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			v := daemon.ReadVersion()
+			v := version.Read()
 			return a.show(v, func(bool) error {
 				_, err := fmt.Fprintf(a.out, "l3af %s\ngo %s %s/%s\nrevision %s\n",
 					v.Version, v.Go, runtime.GOOS, runtime.GOARCH, dash(v.Revision))

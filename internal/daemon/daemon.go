@@ -28,6 +28,7 @@ import (
 	"l3af/internal/gate"
 	"l3af/internal/kernel"
 	"l3af/internal/node"
+	"l3af/internal/version"
 )
 
 // Main is l3afd with these arguments. It returns the exit code when SIGTERM
@@ -60,7 +61,7 @@ func Main(args []string) int {
 		complain(err, "")
 		return 1
 	case s.version:
-		v := ReadVersion()
+		v := version.Read()
 		fmt.Printf("l3afd %s %s %s\n", v.Version, v.Go, v.Revision)
 		return 0
 	}
@@ -142,7 +143,7 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) error {
 	}
 	defer out.Close()
 	d := &daemon{
-		settings: s, log: s.logger(out), metrics: api.NewMetrics(ReadVersion().Version),
+		settings: s, log: s.logger(out), metrics: api.NewMetrics(version.Read().Version),
 		sockets: sockets{from: from, fds: map[string]int{}}, from: from,
 		self: startedAs(), asked: make(chan *handover), ended: make(chan struct{}),
 	}
@@ -281,7 +282,7 @@ func (d *daemon) serve(ctx context.Context, listeners []*listener, hangups <-cha
 			}
 		}()
 	}
-	log.Info("started", "version", ReadVersion().Version, "go", runtime.Version(), "pid", os.Getpid(),
+	log.Info("started", "version", version.Read().Version, "go", runtime.Version(), "pid", os.Getpid(),
 		"socket", d.socket, "listen", d.listen, "state", d.stateDir, "bpffs", d.bpffs)
 
 	// The node works until the API has answered its last request.
@@ -338,7 +339,7 @@ func (d *daemon) relieve(k *kernel.Kernel) error {
 	}
 	d.from.leave()
 	d.from, d.sockets.from = nil, nil
-	d.news = fmt.Sprintf("l3afd %s took over as process %d", ReadVersion().Version, os.Getpid())
+	d.news = fmt.Sprintf("l3afd %s took over as process %d", version.Read().Version, os.Getpid())
 	node.SignLock(d.locks.state)
 	return nil
 }

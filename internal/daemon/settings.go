@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"l3af/client"
+	"l3af/internal/kernel"
 )
 
 // Where things are when nobody says otherwise.
 const (
 	DefaultSocket   = client.DefaultSocket
 	DefaultStateDir = "/var/lib/l3afd"
-	DefaultBpffs    = "/sys/fs/bpf/l3af"
+	DefaultBpffs    = kernel.DefaultBpffs
 )
 
 // settings are what flags and the configuration file say. The keys of the

@@ -23,6 +23,8 @@ type Options struct {
 	Keep     bool          // leave everything running at the end
 	Time     time.Duration // about how long it takes
 	Command  string        // how to call this program, for the advice of Keep
+	// Daemon gives the path of l3afd. It may put it into dir, which goes with the demo.
+	Daemon func(ctx context.Context, dir string) (string, error)
 }
 
 // Who sends, to 192.0.2.1 and 2001:db8::1.
@@ -69,7 +71,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	s.client = &client.Client{Socket: s.m.socket()}
-	if err := s.m.start(ctx, func(ctx context.Context) error {
+	l3afd, err := o.Daemon(ctx, s.m.Dir)
+	if err != nil {
+		return err
+	}
+	if err := s.m.start(ctx, l3afd, func(ctx context.Context) error {
 		_, err := s.client.Status(ctx)
 		return err
 	}); err != nil {

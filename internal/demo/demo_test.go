@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -18,16 +19,13 @@ import (
 	"l3af/internal/testenv"
 )
 
-// broken makes the daemon of the demo fail at its start.
-const broken = "L3AF_DEMO_TEST_BROKEN"
-
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == DaemonCommand {
-		if os.Getenv(broken) != "" {
-			fmt.Fprintln(os.Stderr, "l3afd: out of order")
-			os.Exit(1)
-		}
-		os.Exit(daemon.Main(os.Args[2:]))
+	switch filepath.Base(os.Args[0]) {
+	case "l3afd":
+		os.Exit(daemon.Main(os.Args[1:]))
+	case "broken":
+		fmt.Fprintln(os.Stderr, "l3afd: out of order")
+		os.Exit(1)
 	}
 	os.Exit(testenv.Wrap(m).Run())
 }
@@ -81,12 +79,12 @@ func TestFailures(t *testing.T) {
 	testenv.Root(t)
 	for _, c := range []struct {
 		name   string
-		broken bool
+		daemon string // l3afd if ""
 		when   string // is printed, do something
 		do     func(t *testing.T, cancel func())
 		want   string // in the error
 	}{
-		{name: "daemon", broken: true, want: "out of order"},
+		{name: "daemon", daemon: "broken", want: "out of order"},
 		{name: "interrupted at the start", when: "making", do: func(_ *testing.T, cancel func()) { cancel() }, want: "context canceled"},
 		{name: "interrupted in the middle", when: "TRAFFIC", do: func(_ *testing.T, cancel func()) { cancel() }, want: "context canceled"},
 		{name: "interrupted at the end", when: "changes,", do: func(_ *testing.T, cancel func()) { cancel() }, want: "context canceled"},
@@ -96,9 +94,6 @@ func TestFailures(t *testing.T) {
 			testenv.Clean(t)
 			tmp := t.TempDir()
 			t.Setenv("TMPDIR", tmp)
-			if c.broken {
-				t.Setenv(broken, "yes")
-			}
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			out := &output{said: make(chan struct{}), when: c.when}
@@ -113,7 +108,14 @@ func TestFailures(t *testing.T) {
 					}
 				})
 			}
-			err := Run(ctx, Options{Out: out, Time: 3 * time.Second})
+			err := Run(ctx, Options{Out: out, Time: 3 * time.Second, Daemon: func(_ context.Context, dir string) (string, error) {
+				exe, err := os.Executable()
+				if err != nil {
+					return "", err
+				}
+				path := filepath.Join(dir, cmp.Or(c.daemon, "l3afd"))
+				return path, os.Symlink(exe, path)
+			}})
 			doing.Wait()
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("error %v, want %q\n%s", err, c.want, out)

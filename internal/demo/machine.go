@@ -20,9 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DaemonCommand, as the first argument, makes the program l3afd.
-const DaemonCommand = "__l3afd"
-
 const (
 	device    = "demo0" // both ends' name
 	netnsDir  = "/run/netns"
@@ -201,15 +198,15 @@ func (m *machine) lost() (n uint64, err error) {
 
 // start runs l3afd, as a process of its own that the terminal's signals do
 // not reach, and waits until ready says nil.
-func (m *machine) start(ctx context.Context, ready func(context.Context) error) error {
+func (m *machine) start(ctx context.Context, l3afd string, ready func(context.Context) error) error {
 	log, err := os.Create(m.log())
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	cmd := &exec.Cmd{
-		Path: "/proc/self/exe",
-		Args: []string{os.Args[0], DaemonCommand,
+		Path: l3afd,
+		Args: []string{l3afd,
 			"-socket", m.socket(), "-state-dir", filepath.Join(m.Dir, "state"), "-bpffs", filepath.Join(m.bpffs(), "l3af")},
 		Stdout:      log,
 		Stderr:      log,

@@ -58,6 +58,9 @@ type Kernel struct {
 	idle *time.Timer
 }
 
+// DefaultBpffs is the directory of l3afd that is told no other.
+const DefaultBpffs = "/sys/fs/bpf/l3af"
+
 // New takes a directory of bpffs into use. It is made, and bpffs mounted, if
 // they are not there. What a crash left half done in it is put in order.
 //

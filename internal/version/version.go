@@ -1,4 +1,5 @@
-package daemon
+// Package version knows which build a program is.
+package version
 
 import (
 	"runtime/debug"
@@ -12,8 +13,8 @@ type Version struct {
 	Revision string `json:"revision,omitempty"` // of the source; "+modified" when it had changes
 }
 
-// ReadVersion reads the build information of the running binary.
-func ReadVersion() Version {
+// Read reads the build information of the running binary.
+func Read() Version {
 	v := Version{Version: "devel"}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
