@@ -3,8 +3,9 @@ package loader
 import (
 	"os/exec"
 	"regexp"
-	"slices"
 	"testing"
+
+	"github.com/cilium/ebpf"
 
 	"l3af/internal/testenv"
 )
@@ -25,7 +26,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// Types go by all the names that bpftool takes, but for those that need more than a name.
+// Types go by all the names that bpftool takes.
 func TestTypes(t *testing.T) {
 	help, err := exec.Command(testenv.Tool(t, "bpftool"), "prog", "help").CombinedOutput()
 	if err != nil {
@@ -40,11 +41,38 @@ func TestTypes(t *testing.T) {
 		t.Errorf("%d types: %v", len(names), names)
 	}
 	for _, name := range names {
-		if _, ok := ParseType(name); !ok && !slices.Contains([]string{"fentry", "fexit", "freplace"}, name) {
+		if _, ok := ParseType(name); !ok {
 			t.Errorf("type %s is not known", name)
 		}
 	}
-	if _, ok := ParseType("xpd"); ok {
-		t.Error("a type that there is not")
+	// What its help does not say: sections that are newer, go on, or sleep.
+	for name, want := range map[string]Type{
+		"tc":                            {Program: ebpf.SchedCLS},
+		"tc/ingress":                    {ebpf.SchedCLS, ebpf.AttachTCXIngress},
+		"tcx/ingress":                   {ebpf.SchedCLS, ebpf.AttachTCXIngress},
+		"tcx/egress/":                   {ebpf.SchedCLS, ebpf.AttachTCXEgress},
+		"netkit/peer":                   {ebpf.SchedCLS, ebpf.AttachNetkitPeer},
+		"xdp.frags":                     {ebpf.XDP, ebpf.AttachXDP},
+		"xdp.frags/devmap":              {ebpf.XDP, ebpf.AttachXDPDevMap},
+		"kprobe/do_exit":                {Program: ebpf.Kprobe},
+		"tracepoint/sched/sched_switch": {Program: ebpf.TracePoint},
+		"raw_tp.w/sched_switch":         {Program: ebpf.RawTracepointWritable},
+		"uprobe.s":                      {Program: ebpf.Kprobe},
+		"uprobe.multi.s//bin/sh:main":   {ebpf.Kprobe, ebpf.AttachTraceUprobeMulti},
+		"uprobe.session":                {ebpf.Kprobe, 57},
+		"fentry/do_exit":                {ebpf.Tracing, ebpf.AttachTraceFEntry},
+		"lsm.s/file_open":               {ebpf.LSM, ebpf.AttachLSMMac},
+		"iter/task":                     {ebpf.Tracing, ebpf.AttachTraceIter},
+		"cgroup/connect_unix":           {ebpf.CGroupSockAddr, ebpf.AttachCgroupUnixConnect},
+		"sched_cls":                     {Program: ebpf.SchedCLS},
+	} {
+		if got, ok := ParseType(name); !ok || got != want {
+			t.Errorf("type %s: %v, %t, want %v", name, got, ok, want)
+		}
+	}
+	for _, name := range []string{"xpd", "tcx/sideways", "cgroup/connect7", "", "/"} {
+		if got, ok := ParseType(name); ok {
+			t.Errorf("there is no type %q: %v", name, got)
+		}
 	}
 }
