@@ -79,10 +79,10 @@ func (c *call) batch() error {
 func (c *call) one(args []string) (*batchAnswer, error) {
 	var out bytes.Buffer
 	sub := &app{in: strings.NewReader(""), out: c.out, err: c.err}
-	line := slices.Concat(args, []string{"--socket", c.socket})
+	line := args
 	if c.opts.asJSON(c.app) {
 		sub.out = &out
-		line = append(line, "-j")
+		line = append(slices.Clone(line), "-j")
 		if c.opts.compat {
 			line = append(line, "--bpftool-compat")
 		}
@@ -93,7 +93,7 @@ func (c *call) one(args []string) (*batchAnswer, error) {
 	if len(line) == 0 || !slices.ContainsFunc(all, func(o object) bool { return o.name == line[0] }) {
 		return nil, &usageError{fmt.Sprintf("unknown command %q", args[0]), "a batch has the commands of bpftool: prog, map, link and so on"}
 	}
-	root.SetArgs(line)
+	root.SetArgs(slices.Insert(line, 1, c.daemonFlags()...)) // behind a negative number they would be words
 	root.SetIn(sub.in)
 	root.SetOut(sub.out)
 	root.SetErr(c.err)

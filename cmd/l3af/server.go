@@ -22,6 +22,20 @@ func (r *remote) flags(flags *pflag.FlagSet) {
 	flags.StringVar(&r.ca, "ca", "", "CAs that vouch for --server, PEM (default the system's)")
 }
 
+// daemonFlags are those that lead to the same daemon.
+func (a *app) daemonFlags() []string {
+	if a.remote.server == "" {
+		return []string{"--socket", a.socket}
+	}
+	var list []string
+	for _, f := range [][2]string{{"--server", a.remote.server}, {"--cert", a.remote.cert}, {"--key", a.remote.key}, {"--ca", a.remote.ca}} {
+		if f[1] != "" {
+			list = append(list, f[:]...)
+		}
+	}
+	return list
+}
+
 // open checks the flags and reads the files they name.
 func (r *remote) open(socket string) (*tls.Config, error) {
 	if r.server == "" && socket == "" {
