@@ -106,6 +106,8 @@ func newObject(a *app, o object) *cobra.Command {
 		switch {
 		case len(args) == 0:
 			return a.verb(cmd, o.verbs[0], opts, nil)
+		case args[0] == "help" && opts.asJSON(a): // null, as of bpftool
+			return printJSONAs(a.out, nil, false)
 		case args[0] == "help":
 			return cmd.Help()
 		}
@@ -272,12 +274,15 @@ func abbreviates(word, keyword string) bool { return word != "" && strings.HasPr
 
 // bpftoolLine turns a line in bpftool's style into one in ours: options that
 // stand before an object go behind it, objects and verbs may be abbreviated,
-// the first in bpftool's order wins; a negative number is a value, no option.
-// Other lines are left as they are.
+// the first in bpftool's order wins; a negative number is a value, no option;
+// -V asks for the version, whatever else there is. Other lines are left as they are.
 func bpftoolLine(root *cobra.Command, objects []object, args []string) []string {
 	at := 0
 	for at < len(args) && bpftoolOption(args[at]) {
 		at++
+	}
+	if slices.ContainsFunc(args[:at], asksVersion) {
+		return versionLine(args[:at])
 	}
 	if at == len(args) || strings.HasPrefix(args[at], "-") {
 		return args
@@ -291,6 +296,9 @@ func bpftoolLine(root *cobra.Command, objects []object, args []string) []string 
 		return args
 	}
 	o, before, rest := objects[i], args[:at], slices.Clone(args[at+1:])
+	if slices.ContainsFunc(rest, asksVersion) {
+		return versionLine(args)
+	}
 	if v := slices.IndexFunc(rest, func(s string) bool { return !bpftoolOption(s) }); v >= 0 && !o.has(rest[v]) {
 		if j := slices.IndexFunc(o.verbs, func(c verb) bool {
 			return slices.ContainsFunc(append(c.aliases, c.name), func(name string) bool { return abbreviates(rest[v], name) })
@@ -318,8 +326,22 @@ func (o *object) has(word string) bool {
 // bpftoolOption says whether a word is one of bpftool's options that take no value.
 func bpftoolOption(s string) bool {
 	switch s {
-	case "--json", "--pretty", "--bpffs", "--mapcompat", "--nomount", "--debug", "--use-loader", "--bpftool-compat":
+	case "--json", "--pretty", "--bpffs", "--mapcompat", "--nomount", "--debug", "--use-loader", "--bpftool-compat", "--version":
 		return true
 	}
-	return len(s) > 1 && s[0] == '-' && s[1] != '-' && strings.Trim(s[1:], "jpfmndL") == ""
+	return len(s) > 1 && s[0] == '-' && s[1] != '-' && strings.Trim(s[1:], "jpfmndLV") == ""
+}
+
+func asksVersion(s string) bool {
+	return s == "--version" || bpftoolOption(s) && s[1] != '-' && strings.Contains(s, "V")
+}
+
+// versionLine asks for the version, as JSON where the options do.
+func versionLine(options []string) []string {
+	if slices.ContainsFunc(options, func(s string) bool {
+		return s == "--json" || s == "--pretty" || bpftoolOption(s) && s[1] != '-' && strings.ContainsAny(s, "jp")
+	}) {
+		return []string{"version", "-j"}
+	}
+	return []string{"version"}
 }
