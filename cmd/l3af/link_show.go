@@ -35,6 +35,9 @@ func printLink(w io.Writer, l *inspect.Link) {
 		fmt.Fprint(w, "\n\tnetns "+l.Netns)
 	}
 	printPins(w, l.Pinned)
+	if l.BPFCookie != nil {
+		fmt.Fprintf(w, "\n\tbpf_cookie %d", *l.BPFCookie)
+	}
 	printPids(w, l.Pids)
 	printChainOf(w, l.Chain)
 	fmt.Fprintln(w)

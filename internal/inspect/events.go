@@ -106,27 +106,33 @@ const (
 	eventOther
 )
 
-func newPerfLink(o *bpfsys.Open, info *bpfsys.LinkInfo) (any, error) {
+// newPerfLink reads what is at an event of perf, and where its cookie is; nil of
+// events that are not known.
+func newPerfLink(o *bpfsys.Open, info *bpfsys.LinkInfo) (of any, cookie *uint64, err error) {
 	u := union{&info.Of}
 	kind := u.u32(0)
 	if kind == eventOther {
 		t, config := eventName(u.u32(16), u.u64(8))
-		return &EventLink{t, config, u.u64(24)}, nil
+		l := &EventLink{t, config, u.u64(24)}
+		return l, &l.Cookie, nil
 	}
 	if kind == 0 || kind > eventOther {
-		return nil, nil
+		return nil, nil, nil
 	}
 	name, err := u.text(o, info, 8, 16)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	switch kind {
 	case eventUprobe, eventUretprobe:
-		return &UprobeLink{kind == eventUretprobe, name, u.u32(20), u.u64(24), u.u64(32)}, nil
+		l := &UprobeLink{kind == eventUretprobe, name, u.u32(20), u.u64(24), u.u64(32)}
+		return l, &l.Cookie, nil
 	case eventKprobe, eventKretprobe:
-		return &KprobeLink{kind == eventKretprobe, u.u64(24), name, u.u32(20), u.u64(32), u.u64(40)}, nil
+		l := &KprobeLink{kind == eventKretprobe, u.u64(24), name, u.u32(20), u.u64(32), u.u64(40)}
+		return l, &l.Cookie, nil
 	}
-	return &TracepointLink{name, u.u64(24)}, nil
+	l := &TracepointLink{name, u.u64(24)}
+	return l, &l.Cookie, nil
 }
 
 // flagReturn is BPF_F_KPROBE_MULTI_RETURN and BPF_F_UPROBE_MULTI_RETURN.

@@ -30,8 +30,9 @@ type LinkHead struct {
 
 // LinkTail is what every link ends with.
 type LinkTail struct {
-	Pinned []string `json:"pinned,omitzero"` // as of a [Program]
-	Pids   []Holder `json:"pids,omitempty"`  // who has a descriptor of it
+	Pinned    []string `json:"pinned,omitzero"`      // as of a [Program]
+	BPFCookie *uint64  `json:"bpf_cookie,omitempty"` // of what perf knows: its cookie again, under the name scripts know
+	Pids      []Holder `json:"pids,omitempty"`       // who has a descriptor of it
 
 	Netns string `json:"netns,omitempty"` // of its interface, where that is another than the current
 	Chain *Chain `json:"chain,omitempty"` // what of ours it is
@@ -198,11 +199,11 @@ func newLink(o *bpfsys.Open, info *bpfsys.LinkInfo, progs map[uint32]TypeName) (
 		}
 		l.Of = newIterLink(name, u)
 	case link.PerfEventType:
-		of, err := newPerfLink(o, info)
+		of, cookie, err := newPerfLink(o, info)
 		if err != nil {
 			return l, err
 		}
-		l.Of = of
+		l.Of, l.BPFCookie = of, cookie
 	case link.KprobeMultiType:
 		of, err := newKprobeMultiLink(o, info)
 		if err != nil {

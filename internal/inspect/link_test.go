@@ -113,6 +113,9 @@ func fdinfoOfLink(text string) map[string]string {
 			}
 		}
 	}
+	if cookie, ok := fields["cookie"]; ok && perf {
+		fields["bpf_cookie"] = cookie
+	}
 	if n, err := strconv.Atoi(attachType); err == nil {
 		fields["attach_type"] = string(AttachType(ebpf.AttachType(n)))
 	}
