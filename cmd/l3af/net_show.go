@@ -193,4 +193,7 @@ func printFilter(w io.Writer, f *inspect.TCFilter) {
 	if f.DirectAction {
 		fmt.Fprint(w, "  direct-action")
 	}
+	if f.Block > 0 {
+		fmt.Fprintf(w, "  block %d", f.Block)
+	}
 }

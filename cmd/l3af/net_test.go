@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,6 +127,40 @@ func TestNetShow(t *testing.T) {
 		if !found {
 			t.Errorf("tc shows no filter at %s", side)
 		}
+	}
+}
+
+// Filters of a block that several qdiscs share are at each of them, as tc and
+// bpftool say, with the number of the block.
+func TestNetShowBlocks(t *testing.T) {
+	testenv.Clean(t)
+	z := zoo.Open(t)
+	testenv.Veth(t, testenv.End{Name: "v0"}, testenv.End{Name: "v1"})
+	pin := filepath.Join(testenv.Bpffs(t), "zoo_tc")
+	if err := z.Programs["zoo_tc"].Pin(pin); err != nil {
+		t.Fatal(err)
+	}
+	tool(t, "tc", "qdisc", "add", "dev", "v0", "ingress_block", "22", "egress_block", "23", "clsact")
+	tool(t, "tc", "qdisc", "add", "dev", "v1", "ingress_block", "22", "clsact")
+	tool(t, "tc", "filter", "add", "dev", "v1", "egress", "bpf", "da", "object-pinned", pin)
+	tool(t, "tc", "filter", "add", "block", "22", "bpf", "da", "object-pinned", pin)
+	tool(t, "tc", "filter", "add", "block", "23", "bpf", "da", "object-pinned", pin)
+	ours := document(t, "l3af", l3afSays(t, "-j", "net", "show", "--netns", ".")).([]any)
+	var got []string
+	for _, f := range ours[0].(map[string]any)["tc"].([]any) {
+		f := f.(map[string]any)
+		got = append(got, fmt.Sprint(f["devname"], " ", f["kind"], " ", f["block"]))
+	}
+	slices.Sort(got)
+	if want := []string{"v0 clsact/egress 23", "v0 clsact/ingress 22", "v1 clsact/egress <nil>", "v1 clsact/ingress 22"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	theirs := document(t, "bpftool", bpftoolSays(t, "-j", "net", "show")).([]any)
+	if d := added("", theirs, ours, []string{"netfilter", "prio", "protocol", "handle", "direct_action", "tc_chain", "block"}); d != "" {
+		t.Errorf("%s\nbpftool: %v\nl3af: %v", d, theirs, ours)
+	}
+	if text := string(l3afSays(t, "net", "show", "dev", "v0")); !strings.Contains(text, "direct-action  block 22\n") {
+		t.Errorf("text: %s", text)
 	}
 }
 

@@ -22,7 +22,8 @@ type TCFilter struct {
 	Protocol     string `json:"protocol"`
 	Handle       uint32 `json:"handle"`
 	DirectAction bool   `json:"direct_action"`
-	TCChain      uint32 `json:"tc_chain"` // number of the chain of filters
+	TCChain      uint32 `json:"tc_chain"`        // number of the chain of filters
+	Block        uint32 `json:"block,omitempty"` // the block of filters that qdiscs of several interfaces share
 }
 
 // TCAction is a BPF action of a filter.
@@ -116,6 +117,10 @@ func filtersOf(d kernel.Device, p parent) ([]TCAt, error) {
 	return list, nil
 }
 
+// blockIfindex is TCM_IFINDEX_MAGIC_BLOCK of linux/rtnetlink.h: the filter is of
+// a block that qdiscs share, and its number is where else the parent is.
+const blockIfindex = 0xffffffff
+
 // parseFilter reads a struct tcmsg and its attributes, nil for what is no BPF
 // filter.
 func parseFilter(m []byte) (*TCFilter, string, error) {
@@ -125,6 +130,9 @@ func parseFilter(m []byte) (*TCFilter, string, error) {
 	tc := nl.DeserializeTcMsg(m)
 	// tcm_info has the priority and, in network byte order, the protocol.
 	f := &TCFilter{Prio: uint16(tc.Info >> 16), Protocol: protocol(tc.Info), Handle: tc.Handle}
+	if uint32(tc.Ifindex) == blockIfindex {
+		f.Block = tc.Parent
+	}
 	kind, name := "", ""
 	var options []byte
 	for t, value := range kernel.Attributes(m[tc.Len():]) {
