@@ -128,4 +128,15 @@ type JitedCode struct {
 	Segment int    `json:"segment"`
 	Size    int    `json:"size"` // bytes
 	Code    []byte `json:"code,omitempty"`
+	// Instructions is Code in the assembly language of the node's machine; none where
+	// that cannot be read.
+	Instructions []MachineInstruction `json:"instructions,omitempty"`
+}
+
+// MachineInstruction is one instruction of machine code.
+type MachineInstruction struct {
+	Offset  int    `json:"offset"` // in its function, in bytes
+	Text    string `json:"text"`
+	Program string `json:"program,omitempty"` // whose it is; "" for what joins the programs
+	Source  string `json:"source,omitempty"`  // the line that it begins
 }

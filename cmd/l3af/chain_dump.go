@@ -17,8 +17,7 @@ func newChainDump(a *app) *cobra.Command {
 		Short: "Print the code of a chain: where each program begins, and source lines",
 		Long: `Dump prints the code of a chain as it is given to the kernel: its functions, where
 each program begins in them, and the source lines that objects have. With
---jited it prints the machine code the kernel made of it, byte by byte: l3af prog
-dump jited disassembles that of this machine's programs.`,
+--jited it prints the machine code that the kernel made of the chain that runs.`,
 		Example: `  l3af chain dump eth0/xdp
   l3af chain dump eth0/xdp --jited`,
 		Args: oneHook,
@@ -53,21 +52,24 @@ func printCode(w io.Writer, functions []l3af.FunctionCode) error {
 		fmt.Fprintf(&b, "\nsegment %d  %s\n", f.Segment, f.Name)
 		owner := "no program" // none is called that
 		for _, ins := range f.Instructions {
-			if ins.Program != owner {
-				if owner = ins.Program; owner != "" {
-					fmt.Fprintf(&b, "  ---- %s\n", owner)
-				} else {
-					b.WriteString("  ----\n")
-				}
-			}
-			if ins.Source != "" {
-				fmt.Fprintf(&b, "        ; %s\n", ins.Source)
-			}
+			owner = printSource(&b, owner, ins.Program, ins.Source)
 			fmt.Fprintf(&b, "%6d: %s\n", ins.Offset, ins.Text)
 		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// printSource prints whose the code is from here on, where that changes, and the
+// line of source that begins; it returns whose it is.
+func printSource(b *strings.Builder, was, is, source string) string {
+	if is != was {
+		b.WriteString(strings.TrimRight("  ---- "+is, " ") + "\n")
+	}
+	if source != "" {
+		fmt.Fprintf(b, "        ; %s\n", source)
+	}
+	return is
 }
 
 func printJited(w io.Writer, functions []l3af.JitedCode) error {
@@ -78,8 +80,15 @@ func printJited(w io.Writer, functions []l3af.JitedCode) error {
 			b.WriteString("  the kernel does not give its code (kernel.kptr_restrict)\n")
 			continue
 		}
-		for at := 0; at < len(f.Code); at += 16 {
-			fmt.Fprintf(&b, "%6x: % x\n", at, f.Code[at:min(at+16, len(f.Code))])
+		if len(f.Instructions) == 0 { // of a kind of machine whose code is not read
+			for at := 0; at < len(f.Code); at += 16 {
+				fmt.Fprintf(&b, "%6x: % x\n", at, f.Code[at:min(at+16, len(f.Code))])
+			}
+		}
+		owner := "no program"
+		for _, i := range f.Instructions {
+			owner = printSource(&b, owner, i.Program, i.Source)
+			fmt.Fprintf(&b, "%6x: %s\n", i.Offset, i.Text)
 		}
 	}
 	_, err := io.WriteString(w, b.String())

@@ -158,7 +158,7 @@ type dump struct {
 	prog   *disasm.Program
 	names  disasm.Names
 	syms   *kallsyms.Symbols
-	owners *owners
+	owners *disasm.Owners
 }
 
 func newDump(p *ebpf.Program, o dumpOptions) (*dump, error) {
@@ -184,7 +184,7 @@ func newDump(p *ebpf.Program, o dumpOptions) (*dump, error) {
 		return nil, fmt.Errorf("read kernel symbols: %w", err)
 	}
 	d.names = d.prog.Names(d.syms)
-	d.owners = ownersOf(d.prog)
+	d.owners = disasm.OwnersOf(d.prog)
 	return d, nil
 }
 
@@ -287,9 +287,9 @@ func (d *dump) bytecode() []dumpedInsn {
 		one := dumpedInsn{sourceLine: d.line(line), Disasm: d.names.Text(i), Offset: i.Offset}
 		if next := function + 1; next < len(d.prog.Functions) && d.prog.Functions[next].Offset == i.Offset {
 			one.Proto = disasm.Prototype(d.prog.Functions[next].Func)
-			function, owner = next, d.owners.function(next)
+			function, owner = next, d.owners.Function(next)
 		}
-		owner = d.owners.follow(function, owner, line)
+		owner = d.owners.Follow(function, owner, line)
 		one.Program = owner
 		if d.opcodes {
 			one.Opcodes = &dumpedOpcodes{
@@ -353,10 +353,10 @@ func (d *dump) machineCode() []dumpedFunction {
 		} else if f.Address != 0 {
 			one.Name = fmt.Sprintf("0x%016x", f.Address)
 		}
-		owner := d.owners.function(k)
+		owner := d.owners.Function(k)
 		for _, n := range disasm.ThisMachine()(f.Code, f.Address, d.syms) {
 			line := d.prog.LineOf(f.Address + uint64(n.PC))
-			owner = d.owners.follow(k, owner, line)
+			owner = d.owners.Follow(k, owner, line)
 			i := dumpedNative{sourceLine: d.line(line), PC: fmt.Sprintf("0x%x", n.PC), Operation: n.Operation, Program: owner, native: n}
 			for _, o := range n.Operands {
 				i.Operands = append(i.Operands, &o)

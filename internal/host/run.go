@@ -4,6 +4,7 @@ import (
 	"iter"
 	"time"
 
+	"l3af"
 	"l3af/internal/chain"
 )
 
@@ -51,4 +52,6 @@ type Jited struct {
 	Segment int // from 1
 	Size    int
 	Code    []byte // nil where the kernel does not give it
+
+	Instructions []l3af.MachineInstruction
 }

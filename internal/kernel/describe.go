@@ -13,7 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
+	"l3af"
+	"l3af/internal/chain"
+	"l3af/internal/disasm"
 	"l3af/internal/host"
+	"l3af/internal/kallsyms"
 )
 
 // Cost loads a chain as [Kernel.TestLoad] does and tells what the kernel says
@@ -155,33 +159,48 @@ func (k *Kernel) jitedRest(t host.Target, id string) ([]host.Jited, error) {
 }
 
 func jited(p *ebpf.Program, segment int) ([]host.Jited, error) {
-	info, err := p.Info()
+	r, err := disasm.Read(p)
+	if err == nil {
+		err = r.Compiled()
+	}
 	if err != nil {
 		return nil, err
 	}
-	sizes, ok := info.JitedFuncLens()
-	if !ok {
-		return nil, errors.New("the kernel gives no machine code: the JIT compiler is off, or kernel.kptr_restrict forbids it")
+	symbols, err := kallsyms.Read()
+	if err != nil {
+		return nil, fmt.Errorf("read kernel symbols: %w", err)
 	}
-	code, _ := info.JitedInsns()
-	names, err := info.FuncInfos()
-	if err != nil && !errors.Is(err, ebpf.ErrNotSupported) {
-		return nil, err
-	}
-	list := make([]host.Jited, len(sizes))
-	for i, n := range sizes {
-		j := host.Jited{Name: fmt.Sprintf("function %d", i), Segment: segment, Size: int(n)}
-		if len(names) == len(sizes) {
-			j.Name = names[i].Func.Name
+	owners := disasm.OwnersOf(r)
+	list := make([]host.Jited, len(r.Functions))
+	for i, f := range r.Functions {
+		j := host.Jited{Name: fmt.Sprintf("function %d", i), Segment: segment, Size: f.Size, Code: f.Code}
+		if f.Func != nil {
+			j.Name = f.Func.Name
 		}
-		// All zero where kernel.kptr_restrict hides it.
-		if len(code) >= int(n) {
-			j.Code, code = code[:n], code[n:]
-		}
-		if zero(j.Code) {
-			j.Code = nil
+		if read := disasm.ThisMachine(); read != nil {
+			j.Instructions = machineInstructions(r, i, owners, read(f.Code, f.Address, symbols))
 		}
 		list[i] = j
 	}
 	return list, nil
+}
+
+// machineInstructions are those of function i, with whose they are.
+func machineInstructions(r *disasm.Program, i int, owners *disasm.Owners, code []disasm.Native) []l3af.MachineInstruction {
+	owner := owners.Function(i)
+	list := make([]l3af.MachineInstruction, len(code))
+	for k, n := range code {
+		line := r.LineOf(r.Functions[i].Address + uint64(n.PC))
+		owner = owners.Follow(i, owner, line)
+		list[k] = l3af.MachineInstruction{Offset: n.PC, Text: n.String(), Program: owner}
+		if line == nil {
+			continue
+		}
+		source := strings.TrimSpace(line.Line())
+		if _, rest, ok := (chain.Comment{Text: source}).Begins(); ok {
+			source = rest
+		}
+		list[k].Source = source
+	}
+	return list
 }

@@ -3,9 +3,11 @@ package kernel
 import (
 	"errors"
 	"os"
+	"strings"
 	"testing"
 
 	"l3af"
+	"l3af/internal/disasm"
 	"l3af/internal/host"
 	"l3af/internal/testenv"
 )
@@ -49,5 +51,20 @@ func TestJited(t *testing.T) {
 	}
 	if len(list) == 0 || list[0].Size == 0 || list[0].Name != "l3af_"+c.ID+"__g0" || list[0].Code != nil && len(list[0].Code) != list[0].Size {
 		t.Errorf("machine code: %+v", list)
+	}
+	if disasm.ThisMachine() == nil {
+		return
+	}
+	owned := 0
+	for i, ins := range list[0].Instructions {
+		if i == 0 && ins.Offset != 0 || i > 0 && ins.Offset <= list[0].Instructions[i-1].Offset || ins.Text == "" || strings.HasPrefix(ins.Text, disasm.Bad) {
+			t.Errorf("instruction %d: %+v", i, ins)
+		}
+		if ins.Program == "g0" {
+			owned++
+		}
+	}
+	if owned == 0 || owned == len(list[0].Instructions) {
+		t.Errorf("%d of %d instructions are those of g0", owned, len(list[0].Instructions))
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package disasm
 
 import (
 	"strings"
@@ -6,18 +6,18 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"l3af/internal/chain"
-	"l3af/internal/disasm"
 )
 
-// owners say whose code a program's instructions are, where it is a chain of
+// Owners say whose code a program's instructions are, where it is a chain of
 // ours: the kernel keeps what the composer wrote beside them as lines of source.
-type owners struct {
-	code    *disasm.Program
+type Owners struct {
+	code    *Program
 	members []string // none: it is no chain
 }
 
-func ownersOf(p *disasm.Program) *owners {
-	o := &owners{code: p}
+// OwnersOf reads what the kernel keeps of a program.
+func OwnersOf(p *Program) *Owners {
+	o := &Owners{code: p}
 	var comments []chain.Comment
 	for _, l := range p.Lines {
 		if len(p.Functions) > 1 && l.Offset >= p.Functions[1].Offset {
@@ -29,8 +29,8 @@ func ownersOf(p *disasm.Program) *owners {
 	return o
 }
 
-// function is the program whose function k is; "" for the entry, which is of many.
-func (o *owners) function(k int) string {
+// Function is the program whose function k is; "" for the entry, which is of many.
+func (o *Owners) Function(k int) string {
 	f := o.code.Functions[k].Func
 	if k == 0 || f == nil || len(o.members) == 0 {
 		return ""
@@ -38,9 +38,9 @@ func (o *owners) function(k int) string {
 	return chain.MemberOf(f.Name, o.members)
 }
 
-// follow is the program whose the code is from a line of function k on, nil
+// Follow is the program whose the code is from a line of function k on, nil
 // for none, when it was owner's before.
-func (o *owners) follow(k int, owner string, line *btf.Line) string {
+func (o *Owners) Follow(k int, owner string, line *btf.Line) string {
 	if k > 0 || line == nil || len(o.members) == 0 {
 		return owner
 	}
