@@ -5,9 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"l3af"
@@ -139,104 +137,4 @@ func TestUpstreamAgents(t *testing.T) {
 		t.Errorf("%d packets lost", lost)
 	}
 	u.does("update", xdpList())
-}
-
-// PUT restart: another binary takes over with no packet lost, and one that is
-// no good does not.
-func TestUpstreamRestart(t *testing.T) {
-	testenv.Clean(t)
-	wire(t)
-	versions, base := t.TempDir(), t.TempDir()
-	u := newUpstream(t, "-restart-repo", "file://"+versions, "-restart-dir", base, "-restart-timeout", "20s")
-	binary, err := os.ReadFile(executable(t, "l3afd"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	put := func(version string, archive []byte) {
-		t.Helper()
-		dir := filepath.Join(versions, version)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "l3afd.tar.gz"), archive, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	whole := archive(t, "l3afd", map[string]string{"l3afd": string(binary), "README": "another version"})
-	put("v2.0.0", whole)
-	put("v2.0.1", archive(t, "l3afd", map[string]string{"l3afd": "#!/bin/sh\nexit 1\n"}))
-	put("v2.0.2", whole[:len(whole)/2])
-	put("v2.0.3", archive(t, "l3afd", map[string]string{"other": "x"}))
-	u.packCounting("1.0", "gate")
-	u.pack("p", "1.0", "l3af_count.tar.gz", []string{"count.bpf.o"}, map[string]string{"daemon": "#!/bin/sh\nexec sleep 1000\n"})
-	u.start()
-	pid := func() int {
-		text, _ := os.ReadFile(filepath.Join(u.node.dir, "state", "lock"))
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-		return pid
-	}
-	first := pid()
-	t.Cleanup(func() {
-		if now := pid(); now != first && now > 0 {
-			syscall.Kill(now, syscall.SIGKILL)
-		}
-	})
-	bad, good := newStream(t, "192.0.2.66", "192.0.2.1"), newStream(t, "192.0.2.2", "192.0.2.1")
-	good.carries(10, true)
-	u.does("update", xdpList(counting("p", 1, fields{"cmd_start": "daemon", "user_program_daemon": true}),
-		counting("gate", 5, fields{"map_args": []fields{{"name": "count_ports", "args": []fields{{"key": bad.in.LocalAddr().(*net.UDPAddr).Port, "value": 1}}}}})))
-	was, agent := u.chain("v0", l3af.XDP), u.agent("p")
-	noRoom := dropped(t)
-	bad.flow(5)
-	good.flow(10)
-	for _, c := range []struct {
-		version string
-		status  int
-		says    string
-	}{
-		{"2.0.0", 422, "failed to getNewVersion: version \"2.0.0\": want vX.Y.Z"},
-		{"v2.0.101", 422, "no number may be above 100"},
-		{"v9.9.9", 404, "failed to getNewVersion: "},
-		{"v2.0.2", 422, "damaged"},
-		{"v2.0.3", 422, "the archive has no file l3afd"},
-		{"v2.0.1", 503, "hand over: "},
-		{"v2.0.0", 200, ""},
-	} {
-		before := pid()
-		status, answer := u.call("PUT", "/l3af/configs/v1/restart", fmt.Sprintf(`{"hostname":"host","version":%q}`, c.version))
-		if answer = strings.ReplaceAll(answer, `\"`, `"`); status != c.status || !strings.Contains(answer, c.says) || status == 200 && answer != "" {
-			t.Errorf("%s: %d %s, want %d %q", c.version, status, answer, c.status, c.says)
-		}
-		u.settled()
-		now := u.chain("v0", l3af.XDP)
-		if (pid() != before) != (c.status == 200) || now.ProgramID != was.ProgramID || now.Programs[0].Packets < was.Programs[0].Packets || u.agent("p") != agent {
-			t.Errorf("%s: process %d, was %d; chain %+v, was %+v", c.version, pid(), before, now, was)
-		}
-		was = now
-	}
-	bad.halt()
-	good.halt()
-	if to, err := os.Readlink(filepath.Join(base, "latest", "l3afd")); err != nil || to != filepath.Join(base, "v2.0.0", "l3afd") {
-		t.Errorf("latest leads to %s, %v", to, err)
-	}
-	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid())); err != nil || exe != filepath.Join(base, "v2.0.0", "l3afd") {
-		t.Errorf("%s runs, %v", exe, err)
-	}
-	if got := bad.arrived(); got != 0 {
-		t.Errorf("%d of %d packets leaked past the gate", got, bad.sent.Load())
-	}
-	if lost, noRoom := good.sent.Load()-good.arrived(), dropped(t)-noRoom; lost > noRoom {
-		t.Errorf("%d packets lost", lost)
-	}
-	u.does("update", xdpList())
-	last := pid()
-	if err := syscall.Kill(last, syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	u.until("the last one ends", func() error {
-		if err := syscall.Kill(last, 0); err == nil {
-			return fmt.Errorf("%d runs", last)
-		}
-		return nil
-	})
 }

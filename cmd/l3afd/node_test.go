@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -165,6 +166,13 @@ func (n *node) end(s syscall.Signal) {
 		n.Errorf("l3afd ended with code %d", code)
 	}
 	n.cmd = nil
+}
+
+// pid is the process that has the state directory.
+func (n *node) pid() int {
+	text, _ := os.ReadFile(filepath.Join(n.dir, "state", "lock"))
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return pid
 }
 
 // until waits until f says nil.
