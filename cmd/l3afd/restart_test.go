@@ -139,3 +139,94 @@ func (u *upstream) endsLast() {
 		return nil
 	})
 }
+
+// What PUT restart starts reads the configuration file that came with the
+// version, wherever the one before was, and the same file as before where none
+// came. From then on SIGHUP hands over to what is found under latest.
+func TestUpstreamRestartConfiguration(t *testing.T) {
+	testenv.Clean(t)
+	testenv.Netns(t, "rx")
+	v := newVersions(t)
+	const cfg = "[l3afd]\nswagger-api-enabled: %t\n[l3af-configs]\nrestapi-addr: localhost:7080\n[mtls]\nenabled: false\n"
+	config := filepath.Join(t.TempDir(), "conf.yaml")
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(config, "swagger: false\n")
+	pack := func(version, cfg string) {
+		t.Helper()
+		files := map[string]string{"l3afd": string(v.binary)}
+		if cfg != "" {
+			files["l3afd.cfg"] = cfg
+		}
+		v.put(version, archive(t, "l3afd", files))
+	}
+	pack("v2.0.0", fmt.Sprintf(cfg, true))
+	pack("v2.0.1", "[l3afd]\nswagger-api-enabled: perhaps\n")
+	pack("v2.0.2", "")
+	u := newUpstream(t, append(v.flags(), "-config", config)...)
+	u.start()
+	u.killsLast()
+	// is checks what runs, and whether its configuration file has the page served.
+	is := func(what, binary string, swagger bool) {
+		t.Helper()
+		// The old daemon may answer a moment before the new one is on record.
+		u.until(what, func() error {
+			exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", u.pid()))
+			if err == nil && exe != binary {
+				err = fmt.Errorf("%s runs", exe)
+			}
+			return err
+		})
+		if status, _ := u.call("GET", "/swagger/doc.json", ""); (status == 200) != swagger {
+			t.Errorf("%s: the page: %d", what, status)
+		}
+	}
+	put := func(version string, want int) {
+		t.Helper()
+		if status, answer := u.call("PUT", "/l3af/configs/v1/restart", fmt.Sprintf(`{"hostname":"host","version":%q}`, version)); status != want {
+			t.Fatalf("%s: %d %s", version, status, answer)
+		}
+	}
+	reload := func() {
+		t.Helper()
+		old := u.pid()
+		if err := syscall.Kill(old, syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		u.until("another takes over", func() error {
+			if now := u.pid(); now == old || now == 0 {
+				return fmt.Errorf("%d works", now)
+			}
+			return nil
+		})
+	}
+	one, two, latest := filepath.Join(v.base, "v2.0.0", "l3afd"), filepath.Join(v.base, "v2.0.2", "l3afd"), filepath.Join(v.base, "latest")
+	is("at first", executable(t, "l3afd"), false)
+	put("v2.0.0", 200)
+	is("a version with a file", one, true)
+	put("v2.0.1", 503)
+	is("one whose file is wrong", one, true)
+	reload()
+	is("SIGHUP", one, true)
+	put("v2.0.2", 200)
+	is("one without a file", two, true)
+	write(filepath.Join(latest, "l3afd.cfg"), fmt.Sprintf(cfg, false))
+	reload()
+	is("SIGHUP after its file was changed", two, false)
+	if err := os.Remove(filepath.Join(latest, "l3afd")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(one, filepath.Join(latest, "l3afd")); err != nil {
+		t.Fatal(err)
+	}
+	reload()
+	is("SIGHUP after latest was changed", one, false)
+	if to, err := os.Readlink(filepath.Join(latest, "l3afd.cfg")); err != nil || to != filepath.Join(v.base, "v2.0.0", "l3afd.cfg") {
+		t.Errorf("latest leads to %s, %v", to, err)
+	}
+	u.endsLast()
+}

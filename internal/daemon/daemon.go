@@ -103,7 +103,7 @@ type daemon struct {
 	locks   locks
 	from    *predecessor // until its place is ours
 	news    string       // for the next node
-	self    program
+	self    program      // what SIGHUP hands over to
 
 	asked   chan *handover
 	handing atomic.Bool   // a handover is under way
@@ -137,6 +137,10 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) error {
 			return err
 		}
 	}
+	self := startedAs()
+	if from != nil && from.again.Path != "" {
+		self = from.again
+	}
 	out, err := s.logWriter()
 	if err != nil {
 		return err
@@ -145,7 +149,7 @@ func run(ctx context.Context, s settings, hangups <-chan os.Signal) error {
 	d := &daemon{
 		settings: s, log: s.logger(out), metrics: api.NewMetrics(version.Read().Version),
 		sockets: sockets{from: from, fds: map[string]int{}}, from: from,
-		self: startedAs(), asked: make(chan *handover), ended: make(chan struct{}),
+		self: self, asked: make(chan *handover), ended: make(chan struct{}),
 	}
 	defer close(d.ended)
 	for _, n := range s.notes {

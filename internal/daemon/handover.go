@@ -17,8 +17,8 @@ import (
 
 // handover is one try to have another process take our place.
 type handover struct {
-	path  string
-	args  []string
+	program
+	again program       // what it hands over to at SIGHUP
 	limit time.Duration // for each of the two times that we wait for it
 	next  *successor
 	err   error
@@ -27,21 +27,21 @@ type handover struct {
 
 // program is what is started.
 type program struct {
-	path string
-	args []string
+	Path string   `json:"path"`
+	Args []string `json:"args"`
 }
 
 // startedAs is the path and the arguments that this daemon was started with.
 // What is there by now may be another version.
 func startedAs() program {
 	p := program{os.Args[0], os.Args[1:]}
-	if !strings.Contains(p.path, "/") {
-		if found, err := exec.LookPath(p.path); err == nil {
-			p.path = found
+	if !strings.Contains(p.Path, "/") {
+		if found, err := exec.LookPath(p.Path); err == nil {
+			p.Path = found
 		}
 	}
-	if abs, err := filepath.Abs(p.path); err == nil {
-		p.path = abs
+	if abs, err := filepath.Abs(p.Path); err == nil {
+		p.Path = abs
 	}
 	return p
 }
@@ -51,15 +51,16 @@ var (
 	errUnderWay = errors.New("a handover is under way")
 )
 
-// Handover has a program take the place of this daemon, with these arguments:
-// another l3afd. It returns when that works, and this daemon ends then; or with
-// an error that says why it does not, and this daemon goes on.
-func (d *daemon) Handover(path string, args []string) error {
+// Handover has a program take the place of this daemon: another l3afd. It
+// returns when that works, and this daemon ends then; or with an error that says
+// why it does not, and this daemon goes on. At SIGHUP the other one hands over to
+// again.
+func (d *daemon) Handover(to, again program) error {
 	if !d.handing.CompareAndSwap(false, true) {
 		return errUnderWay
 	}
 	defer d.handing.Store(false)
-	h := &handover{path: path, args: args, limit: d.restartTimeout, done: make(chan error, 1)}
+	h := &handover{program: to, again: again, limit: d.restartTimeout, done: make(chan error, 1)}
 	select {
 	case d.asked <- h:
 	case <-d.ended:
@@ -95,14 +96,14 @@ func (d *daemon) watch(ctx context.Context, n *node.Node, looked <-chan struct{}
 			tell(d.log, "READY=1")
 		case <-hangups:
 			go func() {
-				if err := d.Handover(d.self.path, d.self.args); errors.Is(err, errUnderWay) {
+				if err := d.Handover(d.self, d.self); errors.Is(err, errUnderWay) {
 					d.log.Info("SIGHUP", "error", err) // other errors are logged
 				}
 			}()
 		case h := <-d.asked:
 			starting = h
 			tell(d.log, reloading())
-			d.log.Info("handing over", "to", h.path)
+			d.log.Info("handing over", "to", h.Path)
 			files := []inherited{{"bpffs:" + d.bpffs, int(d.locks.bpffs.Fd())}, {"state:" + d.stateDir, int(d.locks.state.Fd())}}
 			for name, fd := range d.sockets.fds {
 				files = append(files, inherited{name, fd})
@@ -130,7 +131,7 @@ func (d *daemon) watch(ctx context.Context, n *node.Node, looked <-chan struct{}
 
 // start starts the successor and waits until it greets us.
 func (h *handover) start(ctx context.Context, files []inherited) (err error) {
-	if h.next, err = startSuccessor(h.path, h.args, files, h.limit); err != nil {
+	if h.next, err = startSuccessor(h.program, h.again, files, h.limit); err != nil {
 		return err
 	}
 	if err = h.next.hear(ctx, fmt.Sprintf("hello %d", protocol)); err != nil {
@@ -161,15 +162,15 @@ func (d *daemon) give(ctx context.Context, h *handover) error {
 
 // failed tells that we go on.
 func (d *daemon) failed(h *handover, err error) {
-	d.log.Error("the handover failed; this l3afd goes on", "to", h.path, "error", err)
-	d.news = fmt.Sprintf("handover to %s failed: %v", h.path, err)
+	d.log.Error("the handover failed; this l3afd goes on", "to", h.Path, "error", err)
+	d.news = fmt.Sprintf("handover to %s failed: %v", h.Path, err)
 	h.done <- fmt.Errorf("hand over: %w", err)
 }
 
 // leave ends what is left of us when the successor works.
 func (d *daemon) leave(h *handover) error {
 	d.sockets.gone = true
-	d.log.Info("handed over", "to", h.path, "pid", h.next.process.Pid)
+	d.log.Info("handed over", "to", h.Path, "pid", h.next.process.Pid)
 	h.done <- nil
 	d.last.Wait() // for the answer to who asked
 	return nil

@@ -20,7 +20,9 @@ import (
 
 // Another version of l3afd comes in an archive, as L3AF 2 lays it out: the files
 // l3afd and, if it has one, l3afd.cfg, wherever in it. It is unpacked to
-// RESTART-DIR/VERSION, and RESTART-DIR/latest leads to the version that works.
+// RESTART-DIR/VERSION, and RESTART-DIR/latest leads to the version that works. A
+// configuration file that came with a version is in force with it, wherever the
+// one before was.
 
 const (
 	binaryName = "l3afd"
@@ -53,11 +55,13 @@ func (d *daemon) restartWith(ctx context.Context, version string) error {
 		return refused(http.StatusUnprocessableEntity, api.CodeInvalid, err)
 	}
 	latest := filepath.Join(d.restartDir, "latest")
-	args := slices.Clone(d.self.args)
+	to := program{filepath.Join(dir, binaryName), d.self.Args}
+	again := program{filepath.Join(latest, binaryName), d.self.Args}
 	if slices.Contains(names, configName) {
-		args = withConfig(args, d.config, filepath.Join(latest, configName), filepath.Join(dir, configName))
+		to.Args = withConfig(to.Args, filepath.Join(dir, configName))
+		again.Args = withConfig(again.Args, filepath.Join(latest, configName))
 	}
-	if err := d.Handover(filepath.Join(dir, binaryName), args); err != nil {
+	if err := d.Handover(to, again); err != nil {
 		return &api.Problem{Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable, Detail: err.Error(), Hint: "this l3afd goes on as before; its log says more"}
 	}
 	// The new one works: what is found under latest from now on is for whoever
@@ -153,27 +157,23 @@ func lead(link, to string) error {
 	return os.Rename(aside, link)
 }
 
-// withConfig makes arguments name the configuration file of a new version where
-// they name the latest one.
-func withConfig(args []string, now, latest, next string) []string {
-	if abs, err := filepath.Abs(now); now == "" || err != nil || abs != latest && !under(abs, filepath.Dir(filepath.Dir(latest))) {
-		return args
-	}
-	for i, a := range args {
-		flag, value, joined := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(a, "-"), "-"), "=")
-		switch {
-		case !strings.HasPrefix(a, "-") || flag != "config":
-		case joined && value == now:
-			args[i] = "-config=" + next
-		case !joined && i+1 < len(args) && args[i+1] == now:
-			args[i+1] = next
+// withConfig makes arguments name this configuration file instead of theirs.
+func withConfig(args []string, file string) []string {
+	changed := []string{"-config", file}
+	flags := new(settings).flags()
+	for i := 0; i < len(args); i++ {
+		name, _, joined := strings.Cut(strings.TrimPrefix(strings.TrimPrefix(args[i], "-"), "-"), "=")
+		words := 1
+		if f := flags.Lookup(name); f != nil && !joined && kindOf(f) != "true or false" {
+			words = min(2, len(args)-i)
 		}
+		if name != "config" {
+			changed = append(changed, args[i:i+words]...)
+		}
+		i += words - 1
 	}
-	return args
+	return changed
 }
-
-// under reports whether a file is below a directory of versions.
-func under(file, dir string) bool { return strings.HasPrefix(file, dir+"/") }
 
 // remote says how files come from other machines.
 func (s *settings) remote() artifact.Remote {

@@ -45,22 +45,23 @@ func TestRestartVersions(t *testing.T) {
 	}
 }
 
-// A version that brings a configuration file is started with it, where this one
-// was started with that of a version.
+// A version that brings a configuration file is started with it instead of with
+// the one that this daemon has, wherever that is; all else stays.
 func TestRestartConfig(t *testing.T) {
-	const latest, next = "/usr/local/l3afd/latest/l3afd.cfg", "/usr/local/l3afd/v2.0.0/l3afd.cfg"
-	for _, c := range []struct {
-		now        string
-		args, want []string
-	}{
-		{latest, []string{"-config", latest, "-socket", "/s"}, []string{"-config", next, "-socket", "/s"}},
-		{latest, []string{"--config=" + latest}, []string{"-config=" + next}},
-		{"/usr/local/l3afd/v1.0.0/l3afd.cfg", []string{"-config", "/usr/local/l3afd/v1.0.0/l3afd.cfg"}, []string{"-config", next}},
-		{"/etc/l3afd.cfg", []string{"-config", "/etc/l3afd.cfg"}, []string{"-config", "/etc/l3afd.cfg"}},
-		{"", []string{"-socket", "/s"}, []string{"-socket", "/s"}},
+	const next = "/usr/local/l3afd/v2.0.0/l3afd.cfg"
+	for _, c := range []struct{ args, want []string }{
+		{[]string{"-config", "/usr/local/l3afd/latest/l3afd.cfg", "-socket", "/s"}, []string{"-config", next, "-socket", "/s"}},
+		{[]string{"-swagger", "--config=/etc/l3afd.yaml"}, []string{"-config", next, "-swagger"}},
+		{[]string{"--config", "a", "--socket=/s", "-config", "b"}, []string{"-config", next, "--socket=/s"}},
+		{[]string{"-log-file", "-config", "-listen", ":1"}, []string{"-config", next, "-log-file", "-config", "-listen", ":1"}},
+		{[]string{"-swagger=false", "-config", "a"}, []string{"-config", next, "-swagger=false"}},
+		{[]string{"-socket", "/s", "--"}, []string{"-config", next, "-socket", "/s", "--"}},
+		{nil, []string{"-config", next}},
 	} {
-		if got := withConfig(slices.Clone(c.args), c.now, latest, next); !slices.Equal(got, c.want) {
-			t.Errorf("%q: got %q, want %q", c.args, got, c.want)
+		before := slices.Clone(c.args)
+		got := withConfig(c.args, next)
+		if !slices.Equal(got, c.want) || !slices.Equal(c.args, before) {
+			t.Errorf("%q: got %q, want %q", before, got, c.want)
 		}
 	}
 }

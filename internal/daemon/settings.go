@@ -164,7 +164,7 @@ type errUsage struct{ error }
 
 func (e errUsage) Unwrap() error { return e.error }
 
-// flags are the flags that set s, with their defaults.
+// flags are the flags that set s, which has their defaults from now on.
 func (s *settings) flags() *flag.FlagSet {
 	fs := flag.NewFlagSet("l3afd", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)

@@ -41,6 +41,7 @@ const (
 type handed struct {
 	Protocol int      `json:"protocol"`
 	Files    []string `json:"files"`
+	Again    program  `json:"again"` // what to hand over to at SIGHUP
 }
 
 // talk is an end of the socket between two daemons.
@@ -89,7 +90,7 @@ type successor struct {
 }
 
 // startSuccessor starts a program with files, which are named descriptors.
-func startSuccessor(path string, args []string, files []inherited, limit time.Duration) (*successor, error) {
+func startSuccessor(p, again program, files []inherited, limit time.Duration) (*successor, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("handover: %w", err)
@@ -99,7 +100,7 @@ func startSuccessor(path string, args []string, files []inherited, limit time.Du
 	if err != nil {
 		return nil, err
 	}
-	given := handed{Protocol: protocol}
+	given := handed{Protocol: protocol, Again: again}
 	// Not as *os.File: giving their descriptors away would make them block here.
 	fds := []uintptr{0, 1, 2, uintptr(pair[1])}
 	for _, f := range files {
@@ -111,14 +112,14 @@ func startSuccessor(path string, args []string, files []inherited, limit time.Du
 		ours.Close()
 		return nil, err
 	}
-	pid, err := syscall.ForkExec(path, append([]string{path}, args...), &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(p.Path, append([]string{p.Path}, p.Args...), &syscall.ProcAttr{
 		Env: append(os.Environ(), handoverEnv+"="+string(text)), Files: fds,
 	})
 	if err != nil {
 		ours.Close()
-		return nil, fmt.Errorf("start %s: %w", path, err)
+		return nil, fmt.Errorf("start %s: %w", p.Path, err)
 	}
-	s := &successor{path: path, talk: ours, ended: make(chan struct{}), deadline: time.Now().Add(limit)}
+	s := &successor{path: p.Path, talk: ours, ended: make(chan struct{}), deadline: time.Now().Add(limit)}
 	s.process, err = os.FindProcess(pid)
 	if err != nil {
 		return nil, err // never on Unix
@@ -168,6 +169,7 @@ type inherited struct {
 // predecessor is the daemon whose place we take.
 type predecessor struct {
 	talk  *talk
+	again program
 	files map[string]int // not taken yet
 }
 
@@ -188,7 +190,7 @@ func findPredecessor() (*predecessor, error) {
 	if given.Protocol != protocol {
 		return nil, fmt.Errorf("the l3afd before this one hands over by protocol %d, this one knows %d: stop the one and start the other", given.Protocol, protocol)
 	}
-	p := &predecessor{files: map[string]int{}}
+	p := &predecessor{again: given.Again, files: map[string]int{}}
 	for i := range 1 + len(given.Files) {
 		if _, err := unix.FcntlInt(uintptr(firstInherit+i), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 			return nil, fmt.Errorf("descriptor %d of a handover: %w", firstInherit+i, err)
