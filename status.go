@@ -137,11 +137,13 @@ type TriedProgram struct {
 	Linkage string `json:"linkage,omitempty"`
 }
 
-// Event is one thing that happened on the node.
+// Event is one thing that happened on the node. ID tells it from all others of
+// the node, also of other runs of the daemon.
 type Event struct {
 	Time     time.Time `json:"time"`
 	Kind     string    `json:"kind"` // applied, step, failed, interface, agent, log
 	Target   string    `json:"target,omitempty"`
 	Message  string    `json:"message"`
 	Revision int       `json:"revision,omitempty"`
+	ID       string    `json:"id"`
 }

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,12 +27,16 @@ import (
 // serve gives a client of a node's API, and what stops the API.
 func serve(t *testing.T, node *apitest.Node) (*client.Client, func()) {
 	t.Helper()
+	return serveAt(t, node, filepath.Join(t.TempDir(), "l3afd.sock"))
+}
+
+func serveAt(t *testing.T, node *apitest.Node, socket string) (*client.Client, func()) {
+	t.Helper()
 	g, err := user.LookupGroupId(fmt.Sprint(os.Getgid()))
 	if err != nil {
 		t.Skip(err) // not root, and in no group that could write
 	}
 	goroutines, fds := runtime.NumGoroutine(), descriptors(t)
-	socket := filepath.Join(t.TempDir(), "l3afd.sock")
 	l, err := api.Listen(socket)
 	if err != nil {
 		t.Fatal(err)
@@ -234,6 +239,57 @@ func TestEvents(t *testing.T) {
 	var e *client.Error
 	if !errors.Is(err, io.ErrUnexpectedEOF) || !errors.As(err, &e) || e.Hint == "" {
 		t.Errorf("stopped: %v", err)
+	}
+}
+
+// Follow goes on with the next daemon: it is told what came before and what comes
+// behind the last event that f took, whatever ended a stream.
+func TestFollow(t *testing.T) {
+	node := &apitest.Node{}
+	c, stop := serve(t, node)
+	if err := (&client.Client{Socket: c.Socket + ".none"}).Follow(t.Context(), time.Hour, nil); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("nobody there: %v", err)
+	}
+	enough := errors.New("enough")
+	var got []string
+	node.Event(l3af.Event{Message: "one"})
+	next := &apitest.Node{}
+	err := c.Follow(t.Context(), time.Minute, func(e l3af.Event) error {
+		got = append(got, e.Message)
+		switch e.Message {
+		case "one":
+			node.Event(l3af.Event{Message: "two"})
+		case "two":
+			go func() {
+				stop()
+				node.Event(l3af.Event{Message: "three"}) // that nobody is there to hear
+				time.Sleep(2 * client.Again)
+				_, stop = serveAt(t, node, c.Socket)
+			}()
+		case "three":
+			go func() {
+				stop()
+				next.Event(l3af.Event{Message: "four"})
+				serveAt(t, next, c.Socket)
+			}()
+		case "four":
+			return enough
+		}
+		return nil
+	})
+	if want := []string{"one", "two", "three", "four"}; err != enough || !slices.Equal(got, want) {
+		t.Errorf("got %q, %v, want %q", got, err, want)
+	}
+}
+
+// It ends where no daemon comes.
+func TestFollowEnds(t *testing.T) {
+	node := &apitest.Node{}
+	c, stop := serve(t, node)
+	node.Event(l3af.Event{})
+	err := c.Follow(t.Context(), 3*client.Again, func(l3af.Event) error { go stop(); return nil })
+	if !client.Gone(err) {
+		t.Errorf("nobody comes: %v", err)
 	}
 }
 

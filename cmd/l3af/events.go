@@ -11,20 +11,31 @@ import (
 )
 
 func newEvents(a *app) *cobra.Command {
-	return &cobra.Command{
+	var wait time.Duration
+	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "Follow what happens on the node, recent events first",
 		Long: `Events follows what happens on the node, recent events first, until it is
-interrupted. With -o json it prints one object a line.`,
+interrupted. With -o json it prints one object a line.
+
+When l3afd stops, or another takes over, it goes on with the next one: no event
+is printed twice, and none is lost but what a daemon that was killed did not tell.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := a.client().Events(cmd.Context(), a.printEvent)
+			err := a.client().Follow(cmd.Context(), wait, a.printEvent)
 			if cmd.Context().Err() != nil {
 				return nil
 			}
 			return err
 		},
 	}
+	waitFlag(cmd, &wait)
+	return cmd
+}
+
+// waitFlag is for commands that go on with the next daemon.
+func waitFlag(cmd *cobra.Command, wait *time.Duration) {
+	cmd.Flags().DurationVar(wait, "wait", 30*time.Second, "how long to wait for the next l3afd when this one goes")
 }
 
 func (a *app) printEvent(e l3af.Event) error {

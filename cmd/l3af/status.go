@@ -13,18 +13,19 @@ import (
 	"github.com/spf13/cobra"
 
 	"l3af"
+	"l3af/client"
 )
 
 func newStatus(a *app) *cobra.Command {
 	var watch bool
-	var every time.Duration
+	var every, wait time.Duration
 	var times int
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what runs, and what each program let through and dropped",
 		Long: `Status shows what runs at each hook, read back from the kernel: the chain and
 its state, and for each of its programs how many packets it saw and its
-verdicts.`,
+verdicts. With --watch it goes on with the next l3afd when this one goes.`,
 		Example: `  l3af status
   l3af status --watch
   l3af status -o json`,
@@ -43,29 +44,39 @@ verdicts.`,
 				}
 				return a.showStatus(a.out, st)
 			}
-			return a.watch(cmd.Context(), every, times)
+			return a.watch(cmd.Context(), every, wait, times)
 		},
 	}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again and again, until interrupted")
 	cmd.Flags().DurationVar(&every, "interval", time.Second, "time between two looks of --watch")
 	cmd.Flags().IntVar(&times, "times", 0, "end --watch after so many looks")
+	waitFlag(cmd, &wait)
 	return cmd
 }
 
 // watch shows the status again and again: in place on a terminal, else one
-// after the other.
-func (a *app) watch(ctx context.Context, every time.Duration, times int) error {
+// after the other. There may be no daemon for as long as wait.
+func (a *app) watch(ctx context.Context, every, wait time.Duration, times int) error {
 	inPlace := terminal(a.out)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	var told time.Time
 	for n := 1; ; n++ {
 		st, err := a.client().Status(ctx)
+		for client.Gone(err) && n > 1 && time.Since(told) < wait && ctx.Err() == nil {
+			select {
+			case <-ctx.Done():
+			case <-tick.C:
+				st, err = a.client().Status(ctx)
+			}
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		told = time.Now()
 		var b bytes.Buffer
 		switch {
 		case a.output == formatJSON:

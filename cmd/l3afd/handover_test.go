@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -81,6 +83,99 @@ func TestHandover(t *testing.T) {
 	if _, err := os.Stat(h.Socket); err == nil {
 		t.Error("its socket is left")
 	}
+}
+
+// Who follows events is told each once, through handovers, one that fails, a stop
+// and a kill -9.
+func TestHandoverEvents(t *testing.T) {
+	testenv.Clean(t)
+	h := newHeir(t, "-restart-timeout", "1500ms")
+	h.start()
+	var mu sync.Mutex
+	var told []l3af.Event
+	ctx, end := context.WithCancel(t.Context())
+	followed := make(chan error, 1)
+	go func() {
+		followed <- h.Follow(ctx, time.Minute, func(e l3af.Event) error {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, e)
+			return nil
+		})
+	}()
+	count := func(text string) (n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, e := range told {
+			if strings.HasPrefix(e.Message, text) {
+				n++
+			}
+		}
+		return n
+	}
+	hears := func(text string, times int) {
+		t.Helper()
+		h.until(text, func() error {
+			if n := count(text); n != times {
+				return fmt.Errorf("told %d times, not %d", n, times)
+			}
+			return nil
+		})
+	}
+	applied := 0
+	apply := func() {
+		t.Helper()
+		applied++
+		h.apply(fmt.Sprintf("apiVersion: l3af/v1\nchains: [{interface: lo, hook: xdp, programs: [{name: p%d, package: 'builtin:stats'}]}]", applied))
+	}
+	pid := h.pid()
+	for i := range 3 {
+		apply()
+		h.signal(pid, syscall.SIGHUP)
+		apply()
+		pid = h.changes(pid)
+		apply()
+		hears("l3afd devel took over as", i+1)
+	}
+	h.put("echo hello 1 >&3; read go <&3; exit 3")
+	h.signal(pid, syscall.SIGHUP)
+	apply()
+	hears("handover to", 1)
+	h.put("")
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		apply()
+		if s == syscall.SIGKILL {
+			hears("applied by", applied) // a daemon that is killed tells no more
+		}
+		h.signal(pid, s)
+		h.until("it ends", func() error {
+			if h.lives(pid) {
+				return errors.New("it lives")
+			}
+			return nil
+		})
+		h.start()
+		pid = h.pid()
+		apply()
+	}
+	hears("applied by", applied)
+	end()
+	if err := <-followed; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	ids, revision := map[string]bool{}, 0
+	for _, e := range told {
+		if ids[e.ID] {
+			t.Errorf("told twice: %+v", e)
+		}
+		ids[e.ID] = true
+		if e.Kind == "applied" {
+			if revision++; e.Revision != revision {
+				t.Errorf("%+v, want revision %d", e, revision)
+			}
+		}
+	}
+	h.apply("apiVersion: l3af/v1")
 }
 
 // A request that is on its way when the daemon hands over is answered.

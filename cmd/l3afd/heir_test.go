@@ -90,26 +90,20 @@ func (h *heir) changes(old int) int {
 	return h.pid()
 }
 
-// event waits for an event that holds a text. The daemon that ends ends its
-// streams.
+// event waits for an event that holds a text.
 func (h *heir) event(text string) {
 	h.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	found := errors.New("found")
-	for {
-		err := h.Events(ctx, func(e l3af.Event) error {
-			if strings.Contains(e.Message, text) {
-				return found
-			}
-			return nil
-		})
-		if errors.Is(err, found) {
-			return
+	err := h.Follow(ctx, 20*time.Second, func(e l3af.Event) error {
+		if strings.Contains(e.Message, text) {
+			return found
 		}
-		if ctx.Err() != nil {
-			h.Fatalf("no event %q: %v", text, err)
-		}
+		return nil
+	})
+	if !errors.Is(err, found) {
+		h.Fatalf("no event %q: %v", text, err)
 	}
 }
 

@@ -52,8 +52,9 @@ type Node interface {
 	Revisions() iter.Seq2[*l3af.Revision, error]
 	// Revision is one of those kept, or fails with [l3af.ErrNotFound].
 	Revision(number int) (*l3af.Revision, error)
-	// Events sends what happened lately, then what happens until ctx ends.
-	Events(ctx context.Context) <-chan l3af.Event
+	// Events sends what happened lately, behind the event with the ID after if
+	// that is part of it, then what happens until ctx ends.
+	Events(ctx context.Context, after string) <-chan l3af.Event
 	Inspector
 }
 

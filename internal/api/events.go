@@ -31,7 +31,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	}
 	tick := time.NewTicker(s.keepAlive)
 	defer tick.Stop()
-	events := s.node.Events(ctx)
+	events := s.node.Events(ctx, r.Header.Get("Last-Event-ID"))
 	for {
 		var err error
 		select {
@@ -47,7 +47,8 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 			}
 			var data []byte
 			if data, err = json.Marshal(e); err == nil {
-				err = send("event: %s\ndata: %s\n\n", strings.NewReplacer("\n", " ", "\r", " ").Replace(e.Kind), data)
+				oneLine := strings.NewReplacer("\n", " ", "\r", " ").Replace
+				err = send("id: %s\nevent: %s\ndata: %s\n\n", oneLine(e.ID), oneLine(e.Kind), data)
 			}
 		}
 		if err != nil {

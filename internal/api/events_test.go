@@ -19,8 +19,9 @@ func TestEvents(t *testing.T) {
 	node.Event(l3af.Event{Kind: "log", Message: "before"})
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	stream := func() (*http.Response, *bufio.Reader) {
+	stream := func(after string) (*http.Response, *bufio.Reader) {
 		req, _ := http.NewRequestWithContext(ctx, "GET", "http://l3afd/v1/events", nil)
+		req.Header.Set("Last-Event-ID", after)
 		resp, err := dial("unix", socket).Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -43,8 +44,8 @@ func TestEvents(t *testing.T) {
 			}
 		}
 	}
-	one, r1 := stream()
-	two, r2 := stream()
+	one, r1 := stream("")
+	two, r2 := stream("of another daemon")
 	defer two.Body.Close()
 	for _, r := range []*bufio.Reader{r1, r2} {
 		if kind := next(r, "event: "); kind != "log" {
@@ -61,6 +62,14 @@ func TestEvents(t *testing.T) {
 	var e l3af.Event
 	if err := json.Unmarshal([]byte(next(r2, "data: ")), &e); err != nil || e.Message != "line\nbreak" || e.Revision != 7 {
 		t.Fatalf("%v: %+v", err, e)
+	}
+	// Who has an event goes on behind it.
+	node.Event(l3af.Event{Kind: "log", Message: "after"})
+	three, r3 := stream(e.ID)
+	defer three.Body.Close()
+	id := next(r3, "id: ")
+	if err := json.Unmarshal([]byte(next(r3, "data: ")), &e); err != nil || e.Message != "after" || e.ID != id {
+		t.Fatalf("%v: %s %+v", err, id, e)
 	}
 	// The daemon stops at once although a stream is open.
 	stop()

@@ -73,6 +73,10 @@ type ifMatch struct {
 	IfMatch string `header:"If-Match" description:"The revision that must be in force, as ETag gives it: \"3\"."`
 }
 
+type lastEvent struct {
+	ID string `header:"Last-Event-ID" description:"The id of the last event that the client has."`
+}
+
 type rollback struct {
 	Revision int `json:"revision,omitempty" minimum:"0" description:"The revision to apply again; 0 or none: the one before the current."`
 }
@@ -170,7 +174,8 @@ func Routes() []Route {
 			handle: (*Server).rollback,
 		}, {
 			Method: http.MethodGet, Path: "/v1/events", ID: "getEvents", Summary: "What happens on the node, lately and from now on",
-			Description: "Server-sent events: event is the kind, data the event as JSON (schema Event).",
+			Description: "Server-sent events: event is the kind, data the event as JSON (schema Event). A client that asks again, of this daemon or of the next, goes on behind the event that Last-Event-ID names. Only where that one is not remembered it gets all that are: after a crash of the daemon, whose events are gone, or behind more than 200 others.",
+			Params:      lastEvent{},
 			Answers:     []Answer{{http.StatusOK, "text/event-stream", l3af.Event{}, "Events, until the client or the daemon goes."}},
 			handle:      (*Server).events,
 		}, {

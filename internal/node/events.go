@@ -2,6 +2,13 @@ package node
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -30,17 +37,63 @@ const recentEvents = 200
 
 // events remembers the recent events and passes on the new ones. Nobody who
 // reads slowly holds up the node: they lose the oldest.
+//
+// A node that is closed keeps the recent ones for the next, which takes the
+// file away when it begins to work: after a crash it would not be the whole.
 type events struct {
+	disk disk
+	path string
+	life string // of this node, the first part of the ids
+
 	mu      sync.Mutex
+	made    int
 	recent  []l3af.Event
 	readers map[chan l3af.Event]bool
 	closed  bool
+}
+
+// open takes up the events of the node before. A file that cannot be read costs
+// them, and nothing else.
+func (e *events) open(d disk, path string) error {
+	e.disk, e.path, e.life = d, path, rand.Text()[:10]
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &e.recent)
+	}
+	if err != nil {
+		e.recent = nil
+		return err
+	}
+	e.recent = e.recent[max(0, len(e.recent)-recentEvents):]
+	return nil
+}
+
+// begin forgets what is kept.
+func (e *events) begin() error { return e.disk.remove(e.path) }
+
+// keep writes the events for the next node.
+func (e *events) keep() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.recent) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(e.recent)
+	if err != nil {
+		return err
+	}
+	return e.disk.write(e.path, text)
 }
 
 func (e *events) publish(ev l3af.Event) {
 	ev.Time = time.Now().UTC()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.made++
+	ev.ID = e.life + "-" + strconv.Itoa(e.made)
 	if len(e.recent) == recentEvents {
 		copy(e.recent, e.recent[1:])
 		e.recent = e.recent[:recentEvents-1]
@@ -61,13 +114,14 @@ func (e *events) publish(ev l3af.Event) {
 	}
 }
 
-// read gives the recent events, then the new ones until ctx ends or the node
-// is closed; then the channel is closed.
-func (e *events) read(ctx context.Context) <-chan l3af.Event {
+// read gives the recent events, those behind after if that is one of them, then
+// the new ones until ctx ends or the node is closed; then the channel is closed.
+func (e *events) read(ctx context.Context, after string) <-chan l3af.Event {
 	c := make(chan l3af.Event, recentEvents+56)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, ev := range e.recent {
+	seen := slices.IndexFunc(e.recent, func(ev l3af.Event) bool { return ev.ID == after })
+	for _, ev := range e.recent[seen+1:] {
 		c <- ev
 	}
 	if e.closed {

@@ -322,7 +322,7 @@ func TestModeRefused(t *testing.T) {
 func events0(n *Node) <-chan l3af.Event {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	return n.Events(ctx)
+	return n.Events(ctx, "")
 }
 
 func TestInterfaceDeletedMidApply(t *testing.T) {

@@ -207,6 +207,9 @@ func Open(opts Options) (n *Node, err error) {
 	if rev := n.revs.current; rev != nil {
 		n.made = build(&rev.State, n.stored(rev))
 	}
+	if err := n.events.open(n.disk, filepath.Join(opts.Dir, "events.json")); err != nil {
+		n.log.Warn("the events of the daemon before are lost", "error", err)
+	}
 	if n.agents, err = n.openAgents(); err != nil {
 		return nil, err
 	}
@@ -252,6 +255,9 @@ func SignLock(f *os.File) {
 // Run keeps the machine as the current revision says until ctx ends: now,
 // when interfaces change, and at every interval.
 func (n *Node) Run(ctx context.Context) error {
+	if err := n.events.begin(); err != nil {
+		n.log.Warn("after a crash old events may come twice", "error", err)
+	}
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -344,12 +350,19 @@ func (n *Node) Close() error {
 	}
 	n.closed = true
 	n.events.close()
+	if err := n.events.keep(); err != nil {
+		n.log.Warn("the recent events are lost", "error", err)
+	}
 	return errors.Join(err, n.lock.Close())
 }
 
-// Events gives the recent events, then the new ones until ctx ends. Who reads
+// Events gives the recent events, then the new ones until ctx ends. after is the
+// ID of one that the reader has; those up to it are left out where it is
+// remembered, which all are that an orderly end of the daemon left. Who reads
 // too slowly loses the oldest.
-func (n *Node) Events(ctx context.Context) <-chan l3af.Event { return n.events.read(ctx) }
+func (n *Node) Events(ctx context.Context, after string) <-chan l3af.Event {
+	return n.events.read(ctx, after)
+}
 
 // clear forgets a failure.
 func (n *Node) clear(t host.Target) {

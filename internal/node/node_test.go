@@ -427,42 +427,6 @@ func TestFiftyRevisions(t *testing.T) {
 	}
 }
 
-// A reader that does not read loses the oldest events and holds up nobody.
-func TestEventsForSlowReaders(t *testing.T) {
-	var e events
-	ctx, cancel := context.WithCancel(context.Background())
-	slow := e.read(ctx)
-	for i := range 1000 {
-		e.publish(l3af.Event{Revision: i})
-	}
-	late := e.read(ctx)
-	cancel()
-	last, n := -1, 0
-	for ev := range slow {
-		if ev.Revision <= last {
-			t.Fatalf("%d after %d", ev.Revision, last)
-		}
-		last, n = ev.Revision, n+1
-	}
-	if last != 999 || n < recentEvents {
-		t.Errorf("the slow reader got %d, the last is %d", n, last)
-	}
-	n = 0
-	for ev := range late {
-		if ev.Revision != 1000-recentEvents+n {
-			t.Fatalf("event %d is %d", n, ev.Revision)
-		}
-		n++
-	}
-	if n != recentEvents {
-		t.Errorf("the late reader got %d", n)
-	}
-	e.close()
-	if _, ok := <-e.read(context.Background()); !ok {
-		t.Error("recent events are lost after close")
-	}
-}
-
 var _ Kernel = (*fake.Kernel)(nil)
 
 // An edit leaves the packages alone that it does not want anew, even when

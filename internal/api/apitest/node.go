@@ -179,6 +179,7 @@ func (n *Node) Event(e l3af.Event) {
 }
 
 func (n *Node) event(e l3af.Event) {
+	e.ID = fmt.Sprintf("%p-%d", n, len(n.happen))
 	n.happen = append(n.happen, e)
 	if n.more != nil {
 		close(n.more)
@@ -186,14 +187,17 @@ func (n *Node) event(e l3af.Event) {
 	}
 }
 
-// Events sends all there were and then all there are.
-func (n *Node) Events(ctx context.Context) <-chan l3af.Event {
+// Events sends all there were, behind one of them, and then all there are.
+func (n *Node) Events(ctx context.Context, after string) <-chan l3af.Event {
 	ch := make(chan l3af.Event)
+	n.mu.Lock()
+	seen := slices.IndexFunc(n.happen, func(e l3af.Event) bool { return e.ID == after })
+	n.mu.Unlock()
 	n.Streams.Add(1)
 	go func() {
 		defer n.Streams.Done()
 		defer close(ch)
-		for i := 0; ; {
+		for i := seen + 1; ; {
 			n.mu.Lock()
 			var more chan struct{}
 			if i == len(n.happen) {
