@@ -166,7 +166,7 @@ func cgroupAttach(c *call) error {
 		if errors.Is(err, unix.EPERM) && flags == 0 {
 			return &hinted{err, "a program that was attached without multi stands alone: give multi to all of a cgroup"}
 		}
-		return err
+		return unfit(err, p)
 	}
 	return c.done()
 }

@@ -168,7 +168,13 @@ func (c *call) mapCreate() error {
 		spec.Name = cut
 	}
 	fd, err := bpfsys.CreateMap(&spec)
-	if err != nil {
+	if errors.Is(err, unix.EINVAL) {
+		return &hinted{
+			fmt.Errorf("create map %s: %w", spec.Name, err),
+			fmt.Sprintf("the kernel takes no %s with keys of %d bytes, values of %d, %d entries and flags %#x",
+				inspect.MapType(ebpf.MapType(spec.Type)), spec.KeySize, spec.ValueSize, spec.MaxEntries, spec.Flags),
+		}
+	} else if err != nil {
 		return fmt.Errorf("create map %s: %w", spec.Name, err)
 	}
 	m, err := ebpf.NewMapFromFD(fd)

@@ -320,6 +320,9 @@ func (c *call) mapLookup() error {
 		}
 		return errNoEntry
 	}
+	if errors.Is(err, entries.ErrNotSupported) {
+		err = fmt.Errorf("a %s gives its values to programs only", inspect.MapType(m.Type()))
+	}
 	if err != nil {
 		return fmt.Errorf("look up in %s: %w", m, err)
 	}

@@ -100,7 +100,7 @@ func (c *call) netAttach(netns string) error {
 		if errors.Is(err, inspect.ErrOccupied) && xdp {
 			return &hinted{err, "overwrite replaces it"}
 		}
-		return heldHint(err)
+		return heldHint(unfit(err, prog))
 	}
 	return c.done()
 }

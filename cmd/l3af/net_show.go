@@ -47,15 +47,15 @@ func (c *call) netShow(netns string) error {
 		return err
 	}
 	n, err := inspect.ReadNet(o)
-	if errors.Is(err, fs.ErrNotExist) {
-		switch {
-		case o.Device != "" && o.Only != "":
-			err = fmt.Errorf("interface %s of network namespace %s: there is none", o.Device, o.Only)
-		case o.Device != "":
-			err = fmt.Errorf("interface %s: there is none", o.Device)
-		}
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && o.Device == "":
 		return &hinted{err, "network namespaces are named as by ip netns, or by a path"}
-	} else if err != nil {
+	case errors.Is(err, fs.ErrNotExist) && o.Only != "":
+		return &hinted{
+			fmt.Errorf("interface %s of network namespace %s: there is none", o.Device, o.Only),
+			"network namespaces are named as by ip netns, or by a path",
+		}
+	case err != nil:
 		return err
 	}
 	c.packages(n.Chains())

@@ -99,6 +99,15 @@ func (c *call) pin(path string, object interface{ Pin(string) error }) error {
 	return nil
 }
 
+// unfit says of an attachment that the kernel calls invalid what the program is,
+// which may be made for another place.
+func unfit(err error, p *ebpf.Program) error {
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return &hinted{err, fmt.Sprintf("the program is of type %s: it may not be made for that place", inspect.ProgramType(p.Type()))}
+}
+
 // socketAttachTypes are those that prog attach takes.
 var socketAttachTypes = []string{"sk_msg_verdict", "sk_skb_verdict", "sk_skb_stream_verdict", "sk_skb_stream_parser", "flow_dissector"}
 
@@ -138,7 +147,7 @@ func (c *call) progAttach(attach bool) error {
 	}
 	if err != nil {
 		verb := map[bool]string{true: "attach", false: "detach"}[attach]
-		return fmt.Errorf("%s as %s: %w", verb, name, err)
+		return unfit(fmt.Errorf("%s as %s: %w", verb, name, err), p)
 	}
 	return c.done()
 }

@@ -176,8 +176,8 @@ func (m *Map) Each(ctx context.Context, f func(Batch) error) error {
 	return m.oneByOne(ctx, f)
 }
 
-// notSupported is ENOTSUPP of the kernel, which user space has no name for.
-const notSupported = unix.Errno(524)
+// ErrNotSupported is ENOTSUPP of the kernel, which user space has no name for.
+const ErrNotSupported = unix.Errno(524)
 
 // errNoBatches says that a kernel has no batches for a type, before anything was read.
 var errNoBatches = errors.New("no batches")
@@ -203,7 +203,7 @@ func (m *Map) batches(ctx context.Context, f func(Batch) error) error {
 		case errors.Is(err, unix.ENOSPC) && count < 1<<24: // more entries in one bucket
 			count *= 2
 			continue
-		case position == nil && (errors.Is(err, unix.EINVAL) || errors.Is(err, notSupported)):
+		case position == nil && (errors.Is(err, unix.EINVAL) || errors.Is(err, ErrNotSupported)):
 			return errNoBatches
 		case err != nil && !errors.Is(err, unix.ENOENT):
 			return fmt.Errorf("read %s: %w", m, err)

@@ -192,6 +192,14 @@ func (p NetPlace) look(program uint32) ([]attached, error) {
 	return list, nil
 }
 
+// noInterface is the error that there is no interface of a name; it is an
+// [fs.ErrNotExist].
+type noInterface string
+
+func (n noInterface) Error() string { return "interface " + string(n) + ": there is none" }
+
+func (noInterface) Is(target error) bool { return target == fs.ErrNotExist }
+
 // within runs f in the namespace of the place, with the index of its interface.
 func (p NetPlace) within(f func(index int) error) error {
 	return kernel.WithinNetns(p.Netns, func() error {
@@ -201,7 +209,7 @@ func (p NetPlace) within(f func(index int) error) error {
 		}
 		i := slices.IndexFunc(devices, func(d kernel.Device) bool { return d.Name == p.Device })
 		if i < 0 {
-			return fmt.Errorf("interface %s: %w", p.Device, fs.ErrNotExist)
+			return noInterface(p.Device)
 		}
 		return f(devices[i].Index)
 	})

@@ -176,7 +176,7 @@ type netReader struct {
 
 func (r *netReader) found() error {
 	if r.Device != "" && !r.matched {
-		return fmt.Errorf("interface %s: %w", r.Device, fs.ErrNotExist)
+		return noInterface(r.Device)
 	}
 	return nil
 }
