@@ -23,6 +23,7 @@ func netShowVerbs() []verb {
 		short: "Show what is attached to the network, in all network namespaces",
 		long: `Show has the programs at XDP with their mode, at TCX and netkit, in filters of
 qdiscs, the flow dissector, and those at netfilter, whether links hold them or not.
+(With --bpftool-compat those at netfilter are of all namespaces, as of bpftool.)
 
 JSON is an array of one object, as of bpftool: what the current network namespace
 has. The other namespaces that have something are in its member netns, each
@@ -58,6 +59,9 @@ func (c *call) netShow(netns string) error {
 	case err != nil:
 		return err
 	}
+	if n.Unplaced != nil {
+		fmt.Fprintf(c.err, "note: programs at netfilter are those of all network namespaces: %v\n", n.Unplaced)
+	}
 	c.packages(n.Chains())
 	return c.answer([]*inspect.Net{n}, func(w io.Writer) error {
 		var b strings.Builder
@@ -87,6 +91,7 @@ func (c *call) netOptions(netns string) (inspect.NetOptions, error) {
 	if err := c.end(); err != nil {
 		return o, err
 	}
+	o.All = c.opts.compat
 	if o.Own = netns == theCurrent || netns == "" && c.opts.compat; !o.Own {
 		o.Only = netns
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"l3af/internal/inspect"
 	"l3af/internal/testenv"
@@ -161,6 +163,85 @@ func TestNetShowBlocks(t *testing.T) {
 	}
 	if text := string(l3afSays(t, "net", "show", "dev", "v0")); !strings.Contains(text, "direct-action  block 22\n") {
 		t.Errorf("text: %s", text)
+	}
+}
+
+// Programs at netfilter are with the namespace they are in; links say it, too. As
+// of bpftool, those of all are together.
+func TestNetShowNetfilter(t *testing.T) {
+	testenv.Clean(t)
+	testenv.Netns(t, "blue")
+	z := zoo.Open(t)
+	ids := map[string]string{} // of links, by namespace
+	for _, ns := range []string{"", "blue"} {
+		for _, attach := range []func() (link.Link, error){
+			func() (link.Link, error) {
+				return link.AttachNetfilter(link.NetfilterOptions{
+					Program: z.Programs["zoo_netfilter"], ProtocolFamily: unix.NFPROTO_IPV4, Hook: link.NetfilterInetLocalIn, Priority: -50,
+				})
+			},
+			func() (link.Link, error) {
+				f, err := os.Open("/proc/thread-self/ns/net")
+				if err != nil {
+					return nil, err
+				}
+				defer f.Close()
+				return link.AttachNetNs(int(f.Fd()), z.Programs["zoo_sk_lookup"])
+			},
+		} {
+			var l link.Link
+			var err error
+			testenv.In(t, ns, func() { l, err = attach() })
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			info, err := l.Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			shown := document(t, "l3af", l3afSays(t, "-j", "link", "show", "id", fmt.Sprint(info.ID))).([]any)[0].(map[string]any)
+			if got, _ := shown["netns"].(string); got != ns {
+				t.Errorf("link %v is in %q, want %q", shown, got, ns)
+			}
+			if info.Type == link.NetfilterType {
+				ids[ns] = fmt.Sprint(info.ID)
+			}
+		}
+	}
+	// at are the namespaces that have a link at netfilter.
+	at := func(id string, n map[string]any) (names []string) {
+		here := map[string]any{"": n}
+		others, _ := n["netns"].([]any)
+		for _, o := range others {
+			o := o.(map[string]any)
+			here[fmt.Sprint(o["name"])] = o
+		}
+		for name, o := range here {
+			if len(only(o.(map[string]any)["netfilter"], "link_id", json.Number(id))) == 1 {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	show := func(args ...string) map[string]any {
+		return document(t, "l3af", l3afSays(t, append([]string{"-j", "net", "show"}, args...)...)).([]any)[0].(map[string]any)
+	}
+	all, blue, own, compat := show(), show("--netns", "blue"), show("--netns", "."), show("--bpftool-compat")
+	for _, c := range []struct {
+		what string
+		n    map[string]any
+		ns   string
+		want []string
+	}{
+		{"all", all, "", []string{""}}, {"all", all, "blue", []string{"blue"}},
+		{"blue", blue, "", nil}, {"blue", blue, "blue", []string{""}},
+		{"own", own, "", []string{""}}, {"own", own, "blue", nil},
+		{"compat", compat, "", []string{""}}, {"compat", compat, "blue", []string{""}},
+	} {
+		if got := at(ids[c.ns], c.n); !slices.Equal(got, c.want) {
+			t.Errorf("%s: the link in %q is at %q, want %q", c.what, c.ns, got, c.want)
+		}
 	}
 }
 

@@ -18,6 +18,24 @@ import (
 //go:embed bpf/holders.bpf.o
 var holdersObject []byte
 
+// iteratorSpec is an object whose programs are iterators.
+type iteratorSpec struct {
+	object  []byte
+	members map[string][2]string // members of the kernel's structs, by the variable that says where each is
+	targets map[string]string    // functions of the kernel that the programs are attached to
+}
+
+// holdersIterator is bpf/holders.bpf.c.
+var holdersIterator = iteratorSpec{
+	object: holdersObject,
+	members: map[string][2]string{
+		"task_tgid": {"task_struct", "tgid"}, "task_comm": {"task_struct", "comm"}, "task_group_leader": {"task_struct", "group_leader"},
+		"file_f_op": {"file", "f_op"}, "file_private_data": {"file", "private_data"},
+		"prog_aux": {"bpf_prog", "aux"}, "prog_pages": {"bpf_prog", "pages"}, "aux_id": {"bpf_prog_aux", "id"}, "map_id": {"bpf_map", "id"}, "btf_id": {"btf", "id"}, "link_id": {"bpf_link", "id"},
+	},
+	targets: map[string]string{"holders": "bpf_iter_task_file", "sizes": "bpf_iter_bpf_prog"},
+}
+
 // recordSize is that of struct holder of bpf/holders.bpf.c: kind, id and pid of 4
 // bytes each, comm of 16.
 const recordSize = 28
@@ -30,18 +48,9 @@ type holdersState struct {
 	Ops   [4]uint64
 }
 
-// holdersMembers are the variables of bpf/holders.bpf.c that say where members
-// of the kernel's structs are.
-var holdersMembers = map[string][2]string{
-	"task_tgid": {"task_struct", "tgid"}, "task_comm": {"task_struct", "comm"}, "task_group_leader": {"task_struct", "group_leader"},
-	"file_f_op": {"file", "f_op"}, "file_private_data": {"file", "private_data"},
-	"prog_aux": {"bpf_prog", "aux"}, "prog_pages": {"bpf_prog", "pages"}, "aux_id": {"bpf_prog_aux", "id"}, "map_id": {"bpf_map", "id"}, "btf_id": {"btf", "id"}, "link_id": {"bpf_link", "id"},
-}
-
-// iterator is the programs of bpf/holders.bpf.c in the kernel. All is made by bare
+// iterator is the programs of an [iteratorSpec] in the kernel. All is made by bare
 // calls: cilium/ebpf tries first what the kernel can do, which takes as long as the rest.
 type iterator struct {
-	types *bpfsys.Open // any BTF
 	data  map[string]*bpfsys.Open
 	progs map[string]*bpfsys.Open
 	iters map[string]*bpfsys.Open // by program, and learn: holders, of this process only
@@ -56,35 +65,26 @@ func (i *iterator) Close() {
 			o.Close()
 		}
 	}
-	if i.types != nil {
-		i.types.Close()
-	}
 }
-
-// targets are the functions of the kernel that the programs are attached to.
-var targets = map[string]string{"holders": "bpf_iter_task_file", "sizes": "bpf_iter_bpf_prog"}
 
 // load loads the programs by itself: what cilium/ebpf reads of the kernel's BTF
 // to load them takes longer than all the rest.
-func (i *iterator) load() error {
-	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(holdersObject))
+func (i *iterator) load(of iteratorSpec) error {
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(of.object))
 	if err != nil {
-		return err
-	}
-	if i.types, err = anyBTF(); err != nil {
 		return err
 	}
 	raw, release, err := vmlinux()
 	if err != nil {
 		return err
 	}
-	l, err := findLayout(raw, slices.Collect(gomaps.Values(holdersMembers)), slices.Collect(gomaps.Values(targets)))
+	l, err := findLayout(raw, slices.Collect(gomaps.Values(of.members)), slices.Collect(gomaps.Values(of.targets)))
 	release()
 	if err != nil {
 		return err
 	}
 	offsets := make([]byte, spec.Maps[".rodata"].ValueSize)
-	for name, m := range holdersMembers {
+	for name, m := range of.members {
 		binary.NativeEndian.PutUint32(offsets[spec.Variables[name].Offset:], l.offsets[m[0]+"."+m[1]])
 	}
 	i.data = map[string]*bpfsys.Open{}
@@ -105,7 +105,7 @@ func (i *iterator) load() error {
 		return fmt.Errorf("freeze offsets: %w", err)
 	}
 	i.progs, i.iters = map[string]*bpfsys.Open{}, map[string]*bpfsys.Open{}
-	for name, target := range targets {
+	for name, target := range of.targets {
 		var code bytes.Buffer
 		insns := spec.Programs[name].Instructions
 		for k := range insns {
@@ -125,10 +125,6 @@ func (i *iterator) load() error {
 		if err := i.link(name, name, 0); err != nil {
 			return err
 		}
-	}
-	// Linux sees to one process only since 6.1.
-	if err := i.link(learn, "holders", os.Getpid()); err != nil {
-		return i.link(learn, "holders", 0)
 	}
 	return nil
 }
@@ -193,11 +189,16 @@ func (i *iterator) run(name string) ([]byte, error) {
 	}
 }
 
-// learn finds out what the operations of each kind are.
+// learn finds out what the operations of each kind are, for holders.
 func (i *iterator) learn() error {
+	types, err := anyBTF()
+	if err != nil {
+		return err
+	}
+	defer types.Close()
 	bss, key := i.data[".bss"], make([]byte, 4)
 	state := holdersState{Learn: 1, Own: [...]uint32{
-		bpfsys.Prog: uint32(i.progs["holders"].FD()), bpfsys.Map: uint32(bss.FD()), bpfsys.BTF: uint32(i.types.FD()), bpfsys.Link: uint32(i.iters["holders"].FD()),
+		bpfsys.Prog: uint32(i.progs["holders"].FD()), bpfsys.Map: uint32(bss.FD()), bpfsys.BTF: uint32(types.FD()), bpfsys.Link: uint32(i.iters["holders"].FD()),
 	}}
 	value := make([]byte, binary.Size(state))
 	if _, err := binary.Encode(value, binary.NativeEndian, &state); err != nil {
@@ -220,10 +221,16 @@ func (i *iterator) learn() error {
 func (h *Holders) iterate() error {
 	var i iterator
 	defer i.Close()
-	if err := i.load(); err != nil {
+	err := i.load(holdersIterator)
+	if err == nil {
+		// Linux sees to one process only since 6.1.
+		if err = i.link(learn, "holders", os.Getpid()); err != nil {
+			err = i.link(learn, "holders", 0)
+		}
+	}
+	if err != nil {
 		return err
 	}
-	var err error
 	if h.ours, err = i.ids(); err != nil {
 		return err
 	}

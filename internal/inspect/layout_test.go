@@ -19,7 +19,10 @@ func TestFindLayout(t *testing.T) {
 	}
 	defer release()
 	var members [][2]string
-	for _, m := range holdersMembers {
+	for _, m := range holdersIterator.members {
+		members = append(members, m)
+	}
+	for _, m := range netfilterIterator.members {
 		members = append(members, m)
 	}
 	const function = "bpf_iter_task_file"

@@ -34,7 +34,7 @@ type LinkTail struct {
 	BPFCookie *uint64  `json:"bpf_cookie,omitempty"` // of what perf knows: its cookie again, under the name scripts know
 	Pids      []Holder `json:"pids,omitempty"`       // who has a descriptor of it
 
-	Netns string `json:"netns,omitempty"` // of its interface, where that is another than the current
+	Netns string `json:"netns,omitempty"` // where that is another than the current
 	Chain *Chain `json:"chain,omitempty"` // what of ours it is
 }
 

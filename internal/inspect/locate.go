@@ -7,25 +7,36 @@ import (
 	"l3af/internal/kernel"
 )
 
-// locate finds in which network namespace the interface of each link is: a link
+// locate finds in which network namespace each link is, and its interface: a link
 // tells no more than an index, which means another interface in each of them.
 // Links that it does not find have an unknown interface.
 func locate(list []Link) error {
 	lost := map[*Link]*InterfaceLink{}
+	inodes := namespacesOf(list)
 	for i := range list {
 		if at, ok := list[i].Of.(*InterfaceLink); ok && at.Ifindex > 0 {
 			lost[&list[i]] = at
 			at.Devname = unknown
 		}
 	}
-	if len(lost) == 0 {
+	if len(lost)+len(inodes) == 0 {
 		return nil
 	}
 	all, err := Namespaces()
 	if err != nil {
 		return err
 	}
+	for _, ns := range all[1:] {
+		for l, inode := range inodes {
+			if inode == ns.Inode {
+				l.Netns = ns.String()
+			}
+		}
+	}
 	for _, ns := range all {
+		if len(lost) == 0 {
+			break
+		}
 		// A namespace that goes, or cannot be entered, has none of them.
 		_ = kernel.WithinNetns(ns.Path, func() error {
 			devices, err := kernel.Devices()
@@ -48,11 +59,31 @@ func locate(list []Link) error {
 			}
 			return nil
 		})
-		if len(lost) == 0 {
-			break
-		}
 	}
 	return nil
+}
+
+// namespacesOf are the inodes of the network namespaces of links that are at one
+// as a whole, or at netfilter, as far as that is known.
+func namespacesOf(list []Link) map[*Link]uint64 {
+	inodes := map[*Link]uint64{}
+	var places map[uint32]uint64
+	for i := range list {
+		switch of := list[i].Of.(type) {
+		case *NetnsLink:
+			inodes[&list[i]] = uint64(of.NetnsIno)
+		case *NetfilterLink:
+			if places == nil {
+				if places, _ = netfilterPlaces(); places == nil {
+					places = map[uint32]uint64{} // asked once
+				}
+			}
+			if inode, ok := places[list[i].ID]; ok {
+				inodes[&list[i]] = inode
+			}
+		}
+	}
+	return inodes
 }
 
 // holds says whether a link is at an interface of the thread's namespace. An

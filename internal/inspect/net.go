@@ -21,10 +21,14 @@ type Net struct {
 	XDP           []XDPAt       `json:"xdp"`
 	TC            []TCAt        `json:"tc"`
 	FlowDissector []NetProgram  `json:"flow_dissector"`
-	Netfilter     []NetfilterAt `json:"netfilter"` // of all namespaces: the kernel does not say which
+	Netfilter     []NetfilterAt `json:"netfilter"`
 	SkLookup      []NetProgram  `json:"sk_lookup,omitempty"`
 
 	Netns []OtherNet `json:"netns,omitempty"` // the other namespaces that have something
+
+	// Unplaced says why it is not known which namespaces the programs at netfilter
+	// are in: all are with the first then.
+	Unplaced error `json:"-"`
 }
 
 // OtherNet is another namespace.
@@ -95,7 +99,9 @@ type NetfilterAt struct {
 	Chain  *Chain `json:"chain,omitempty"`
 }
 
-func (n *Net) empty() bool { return len(n.XDP)+len(n.TC)+len(n.FlowDissector)+len(n.SkLookup) == 0 }
+func (n *Net) empty() bool {
+	return len(n.XDP)+len(n.TC)+len(n.FlowDissector)+len(n.SkLookup)+len(n.Netfilter) == 0
+}
 
 // Chains are what of ours all programs are, to be filled in.
 func (n *Net) Chains() []*Chain {
@@ -120,6 +126,7 @@ type NetOptions struct {
 	Device string // only at interfaces of this name
 	Only   string // only in this namespace, a name or path
 	Own    bool   // only in that of the process
+	All    bool   // netfilter of all namespaces with the first, as of bpftool
 	Ours   *Ours
 }
 
@@ -131,12 +138,14 @@ func ReadNet(o NetOptions) (*Net, error) {
 		return nil, err
 	}
 	r := &netReader{NetOptions: o, links: links, programs: map[uint32]NetProgram{}}
+	if !o.All && slices.ContainsFunc(links, func(l Link) bool { return isNetfilter(&l) }) {
+		r.places, r.unplaced = netfilterPlaces()
+	}
 	if o.Only != "" {
 		n, err := r.within(Namespace{Path: o.Only})
 		if err != nil {
 			return nil, err
 		}
-		n.Netfilter = r.netfilter()
 		return n, r.found()
 	}
 	all, err := Namespaces()
@@ -147,7 +156,6 @@ func ReadNet(o NetOptions) (*Net, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.Netfilter = r.netfilter()
 	if o.Own {
 		return n, r.found()
 	}
@@ -159,7 +167,7 @@ func ReadNet(o NetOptions) (*Net, error) {
 		case err != nil:
 			return nil, err
 		}
-		if !other.empty() {
+		if !other.empty() && (o.Device == "" || r.here) {
 			n.Netns = append(n.Netns, OtherNet{ns.Name, ns.Path, ns.Inode, ns.PID, *other})
 		}
 	}
@@ -172,6 +180,11 @@ type netReader struct {
 	links    []Link
 	programs map[uint32]NetProgram // what was found out already
 	matched  bool                  // an interface of the wanted name
+	here     bool                  // there is one in the namespace that was read last
+
+	places   map[uint32]uint64 // of links at netfilter; those that came later are with the first namespace
+	unplaced error
+	started  bool // the first namespace was read
 }
 
 func (r *netReader) found() error {
@@ -198,7 +211,8 @@ func (r *netReader) read(n *Net) error {
 	}
 	if r.Device != "" {
 		devices = slices.DeleteFunc(devices, func(d kernel.Device) bool { return d.Name != r.Device })
-		r.matched = r.matched || len(devices) > 0
+		r.here = len(devices) > 0
+		r.matched = r.matched || r.here
 	}
 	filters, err := readFilters(devices)
 	if err != nil {
@@ -300,6 +314,12 @@ func (r *netReader) namespace(n *Net) error {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return err
 	}
+	first := !r.started
+	r.started = true
+	n.Netfilter = r.netfilter(st.Ino, first)
+	if first {
+		n.Unplaced = r.unplaced
+	}
 	for _, k := range []struct {
 		at   ebpf.AttachType
 		list *[]NetProgram
@@ -320,10 +340,11 @@ func (r *netReader) namespace(n *Net) error {
 	return nil
 }
 
-func (r *netReader) netfilter() []NetfilterAt {
+func (r *netReader) netfilter(inode uint64, first bool) []NetfilterAt {
 	list := []NetfilterAt{}
 	for _, l := range r.links {
-		if of, ok := l.Of.(*NetfilterLink); ok {
+		of, ok := l.Of.(*NetfilterLink)
+		if in, known := r.places[l.ID]; ok && (in == inode || !known && first) {
 			p := r.program(l.ProgID, l.ID)
 			list = append(list, NetfilterAt{*of, p.ID, p.Name, l.ID, p.Chain})
 		}
