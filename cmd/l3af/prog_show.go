@@ -30,7 +30,7 @@ func printProgram(w io.Writer, p *inspect.Program) {
 		fmt.Fprintf(w, "\tloaded_at %s  uid %d\n", time.Unix(*p.LoadedAt, 0).Format("2006-01-02T15:04:05-0700"), *p.UID)
 	}
 	if p.Orphaned {
-		fmt.Fprint(w, "\torphaned")
+		fmt.Fprint(w, "  orphaned")
 	}
 	fmt.Fprintf(w, "\txlated %dB", p.BytesXlated)
 	if p.JITed {
