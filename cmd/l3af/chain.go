@@ -28,6 +28,9 @@ eth0/xdp or eth0/tc-ingress, and NETNS:IFACE/HOOK in a network namespace.`,
 		},
 	}
 	cmd.AddCommand(newChainShow(a), newChainRun(a), newChainExplain(a), newChainDump(a))
+	for _, c := range cmd.Commands() {
+		c.ValidArgsFunction = a.completeHook
+	}
 	return cmd
 }
 

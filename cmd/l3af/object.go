@@ -94,8 +94,9 @@ func newObject(a *app, o object) *cobra.Command {
 		names[i] = v.name
 		sub := &cobra.Command{
 			Use: strings.TrimSpace(v.name + " " + v.args), Aliases: v.aliases, Short: v.short, Long: v.long, Example: v.example,
-			Args: cobra.ArbitraryArgs,
-			RunE: func(cmd *cobra.Command, args []string) error { return a.verb(cmd, v, opts, args) },
+			Args:              cobra.ArbitraryArgs,
+			RunE:              func(cmd *cobra.Command, args []string) error { return a.verb(cmd, v, opts, args) },
+			ValidArgsFunction: complete(o, v),
 		}
 		if v.flags != nil {
 			v.flags(sub.Flags())
