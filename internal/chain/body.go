@@ -81,9 +81,8 @@ func (l *listing) splice(program string, f function, names []string, out *exitPl
 	return nil
 }
 
-// keep adds a function as it is, under the names of the chain. Its length is
-// what it was, so every jump reaches.
-func (l *listing) keep(f function, names []string) {
+// keep adds a function as it is, under the names of the chain.
+func (l *listing) keep(f function, names []string) error {
 	labels := l.labels(f)
 	for i := range f.ins {
 		ins := plain(f.ins[i])
@@ -100,7 +99,7 @@ func (l *listing) keep(f function, names []string) {
 			l.add(ins)
 		}
 	}
-	_ = l.link()
+	return l.link()
 }
 
 // labels makes a label for every instruction of f that is jumped to.

@@ -171,7 +171,11 @@ func (c *composition) link() (*Chain, error) {
 		for _, p := range f.parts {
 			names = append(names, p.Name)
 		}
-		if err := finish(spec, NamePrefix+made.ID, title(id, names), f.functions(entry)); err != nil {
+		fns, err := f.functions(entry)
+		if err != nil {
+			return nil, err
+		}
+		if err := finish(spec, NamePrefix+made.ID, title(id, names), fns); err != nil {
 			return nil, err
 		}
 		c.fusions = append(c.fusions, f)

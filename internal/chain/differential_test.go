@@ -188,6 +188,9 @@ func randomPlan(r *rand.Rand, p plan) plan {
 			p.why[i], p.deep[i] = "chance", r.IntN(3) == 0
 		}
 		p.cut[i] = r.IntN(4) < cuts
+		if r.IntN(4) == 0 {
+			p.loops[i] = marked
+		}
 	}
 	return p
 }

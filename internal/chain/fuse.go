@@ -29,12 +29,16 @@ type fusion struct {
 
 func newFusion(c *composition, s segment) *fusion {
 	f := &fusion{
-		kind: c.kind, parts: c.parts[s.from:s.to], first: s.from, next: -1, lean: s.lean,
+		kind: c.kind, parts: slices.Clone(c.parts[s.from:s.to]), first: s.from, next: -1, lean: s.lean,
 		counters: newLayout(c.kind), count: !c.options.NoCounters,
 	}
 	taken := map[string]bool{}
 	var inlined []function
 	for i, p := range f.parts {
+		if s.loops[i].on() {
+			p = p.marked()
+			f.parts[i] = p
+		}
 		f.called = append(f.called, s.why[i] != "")
 		if !f.called[i] {
 			inlined = append(inlined, p.funcs[0])
@@ -249,19 +253,23 @@ func (f *fusion) join(l *listing, i int, near bool, next label, counted []label,
 }
 
 // functions lists all functions of the segment, the fused entry first.
-func (f *fusion) functions(entry *listing) []named {
+func (f *fusion) functions(entry *listing) ([]named, error) {
 	all := []named{{ins: entry.ins, info: entryInfo(f.kind)}}
 	for i, p := range f.parts {
 		var info *btf.Func
 		if f.called[i] {
 			info = entryInfo(f.kind)
 		}
-		all = append(all, kept(p, f.symbols[i], f.infos[i], info)...)
+		fns, err := kept(p, f.symbols[i], f.infos[i], info)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, fns...)
 	}
 	if f.lean && f.count {
 		all = append(all, f.counter())
 	}
-	return all
+	return all, nil
 }
 
 // entryInfo describes a function that the hook could run: a global one, which
@@ -291,7 +299,7 @@ type named struct {
 
 // kept takes over the functions of a program. Its entry is among them only if
 // it is described.
-func kept(p *part, symbols, names []string, entry *btf.Func) []named {
+func kept(p *part, symbols, names []string, entry *btf.Func) ([]named, error) {
 	var all []named
 	for i, fn := range p.funcs {
 		info := fn.info
@@ -302,8 +310,10 @@ func kept(p *part, symbols, names []string, entry *btf.Func) []named {
 			info = entry
 		}
 		l := newListing(len(fn.ins))
-		l.keep(fn, symbols)
+		if err := l.keep(fn, symbols); err != nil {
+			return nil, refuse(p.Name, "%s %v", fn.name, err)
+		}
 		all = append(all, named{l.ins, symbols[i], names[i], info})
 	}
-	return all
+	return all, nil
 }

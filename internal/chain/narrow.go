@@ -28,9 +28,9 @@ func (e *SegmentError) Unwrap() error { return e.Err }
 
 // Narrow gives the next composition to try when the kernel did not load c, of
 // which err tells: the segment that exceeds a limit of the verifier is cut in
-// two, or its only program is called. It is false when err is about no limit,
-// or when there is nothing left to try. A [*SegmentError] in err says which
-// segment it is; else it is the first.
+// two, or its only program is called; but first its loops are marked, where there
+// are any. It is false when err is about no limit, or when there is nothing left to
+// try. A [*SegmentError] in err says which segment it is; else it is the first.
 //
 // What is tried depends on nothing but the chain and the errors, and its ID is
 // that of c.
@@ -51,22 +51,26 @@ func (c *Chain) Narrow(err error) (*Chain, bool) {
 	culprit := -1
 	if what == "" {
 		// A frame deeper than the code told, and moved down by us.
-		if what = belowFrame(text); what == "" {
-			return nil, false
-		}
-		stack = true
-		if last := lastInstruction(text); last >= 0 {
-			culprit = c.made.fusions[at].partAt(last)
+		if what = belowFrame(text); what != "" {
+			stack = true
+			if last := lastInstruction(text); last >= 0 {
+				culprit = c.made.fusions[at].partAt(last)
+			}
 		}
 	}
+	alone := to-from == 1
 	switch {
+	case !stack && p.unmark(from, to):
+		if what != "" && !alone {
+			p.halve(from, to)
+		}
+	case what == "":
+		return nil, false
 	case culprit >= 0 && p.why[from+culprit] == "":
 		p.why[from+culprit], p.deep[from+culprit] = what, true
-	case to-from > 1:
-		p.cut[(from+to+1)/2] = true
-		if to < len(p.cut) {
-			p.cut[to] = true
-		}
+	case !stack && p.mark(c.made.parts, from, to):
+	case !alone:
+		p.halve(from, to)
 	case stack && p.why[from] == "":
 		p.why[from], p.deep[from] = what, true
 	default:
@@ -74,6 +78,40 @@ func (c *Chain) Narrow(err error) (*Chain, bool) {
 	}
 	next, err := c.made.compose(p)
 	return next, err == nil
+}
+
+// halve cuts the segment [from, to) in two.
+func (p plan) halve(from, to int) {
+	p.cut[(from+to+1)/2] = true
+	if to < len(p.cut) {
+		p.cut[to] = true
+	}
+}
+
+// mark marks the loops of the segment [from, to). It is false where there is none
+// left to mark.
+func (p plan) mark(parts []*part, from, to int) (changed bool) {
+	for i := from; i < to; i++ {
+		switch m := &p.loops[i]; {
+		case !parts[i].loops():
+		case to-from == 1 && *m < markedAlone:
+			*m, changed = markedAlone, true
+		case *m == unmarked:
+			*m, changed = marked, true
+		}
+	}
+	return changed
+}
+
+// unmark takes the marks off the segment [from, to), where it has any.
+func (p plan) unmark(from, to int) (changed bool) {
+	for i := from; i < to; i++ {
+		if p.loops[i].on() {
+			p.loops[i]++
+			changed = true
+		}
+	}
+	return changed
 }
 
 // Composition is how a chain was composed after the kernel's limits were met.

@@ -19,10 +19,27 @@ type plan struct {
 	why  []string // why it is called; "": it is inlined
 	deep []bool   // it is called where its callers use no stack
 	cut  []bool   // a segment begins with it
+	// loops says whether its loops are marked (see [function.marked]).
+	loops []marking
 }
 
+// marking is whether the loops of a program are marked. It is tried once with
+// others, and once with the program alone in its segment: marks have a price, and
+// what they do to others may be what the kernel does not take.
+type marking int
+
+const (
+	unmarked marking = iota
+	marked
+	notTogether
+	markedAlone
+	notAtAll
+)
+
+func (m marking) on() bool { return m == marked || m == markedAlone }
+
 func newPlan(all []*part) plan {
-	p := plan{make([]string, len(all)), make([]bool, len(all)), make([]bool, len(all))}
+	p := plan{make([]string, len(all)), make([]bool, len(all)), make([]bool, len(all)), make([]marking, len(all))}
 	for i, of := range all {
 		p.why[i], p.deep[i] = of.needs.why, of.needs.deep
 	}
@@ -30,13 +47,14 @@ func newPlan(all []*part) plan {
 }
 
 func (p plan) clone() plan {
-	return plan{slices.Clone(p.why), slices.Clone(p.deep), slices.Clone(p.cut)}
+	return plan{slices.Clone(p.why), slices.Clone(p.deep), slices.Clone(p.cut), slices.Clone(p.loops)}
 }
 
 // segment is the parts [from, to) of a chain, which are one program.
 type segment struct {
 	from, to int
 	why      []string // why a part is called
+	loops    []marking
 	// lean: every part is called, the context is kept in a register, and the
 	// entry function uses no stack.
 	lean bool
@@ -80,7 +98,7 @@ func (c *composition) cutWith(p plan, own int) ([]segment, error) {
 	for i := range c.parts {
 		next := now.with(c, p, i)
 		if i > from && (p.cut[i] || next.full() != "") {
-			all = append(all, segment{from, i, p.why[from:i], now.lean})
+			all = append(all, segment{from, i, p.why[from:i], p.loops[from:i], now.lean})
 			from, next = i, newRoom(own).with(c, p, i)
 		}
 		if why := next.full(); why != "" {
@@ -88,7 +106,7 @@ func (c *composition) cutWith(p plan, own int) ([]segment, error) {
 		}
 		now = next
 	}
-	return append(all, segment{from, len(c.parts), p.why[from:], now.lean}), nil
+	return append(all, segment{from, len(c.parts), p.why[from:], p.loops[from:], now.lean}), nil
 }
 
 // room is how full a segment is.

@@ -3,6 +3,7 @@ package chain
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 
 	"l3af"
 	"l3af/internal/testenv"
@@ -327,5 +329,96 @@ func TestNarrowRefuses(t *testing.T) {
 	}
 	if _, ok := c.As(Composition{}); ok {
 		t.Error("a chain was composed like none")
+	}
+}
+
+// A loop of which the verifier, by the luck of what lies around it, sees 2^40 paths
+// in a chain and fewer alone.
+func TestMarkedLoops(t *testing.T) {
+	testenv.Clean(t)
+	// What clang 19 makes of for (i = 0; i < 40; i++) n += (data + 15 + i <= end ? data[14+i] : 0xff) ^ queue;
+	loop := func(name string) Member {
+		return assembled(name, ebpf.XDP,
+			asm.LoadMem(asm.R2, asm.R1, 16, asm.Word),
+			asm.Mov.Imm32(asm.R5, 0),
+			asm.Mov.Imm(asm.R3, 0),
+			asm.LoadMem(asm.R4, asm.R1, 4, asm.Word),
+			asm.LoadMem(asm.R1, asm.R1, 0, asm.Word),
+			asm.Ja.Label("turn"),
+			asm.Xor.Reg32(asm.R0, asm.R2).WithSymbol("add"),
+			asm.Add.Reg32(asm.R0, asm.R5),
+			asm.Add.Imm(asm.R3, 1),
+			asm.Mov.Reg32(asm.R5, asm.R0),
+			asm.JEq.Imm(asm.R3, 40, "end"),
+			asm.Mov.Reg(asm.R6, asm.R1).WithSymbol("turn"),
+			asm.Add.Reg(asm.R6, asm.R3),
+			asm.Mov.Imm32(asm.R0, 0xff),
+			asm.Mov.Reg(asm.R7, asm.R6),
+			asm.Add.Imm(asm.R7, 15),
+			asm.JGT.Reg(asm.R7, asm.R4, "add"),
+			asm.LoadMem(asm.R0, asm.R6, 14, asm.Byte),
+			asm.Ja.Label("add"),
+			asm.And.Imm(asm.R0, 1).WithSymbol("end"),
+			asm.Add.Imm(asm.R0, 1), // drop or pass
+			asm.Return())
+	}
+	chains := map[string][]Member{
+		"alone":  {loop("a")},
+		"last":   {returns("one", 2), loop("a")},
+		"middle": {returns("one", 2), loop("a"), returns("two", 2)},
+		"twice":  {loop("a"), loop("b")},
+	}
+	helped := 0
+	for _, what := range slices.Sorted(maps.Keys(chains)) {
+		l, c, err := bindNarrow(compose(t, l3af.XDP, chains[what]...))
+		if err != nil {
+			t.Errorf("%s: %+v", what, err)
+			continue
+		}
+		defer l.Close()
+		if slices.ContainsFunc(c.made.plan.loops, marking.on) {
+			helped++
+			if _, ok := compose(t, l3af.XDP, chains[what]...).As(c.Composition()); !ok {
+				t.Errorf("%s: not composed again", what)
+			}
+		}
+		if len(c.Rest) > 0 {
+			t.Errorf("%s: cut: %s", what, linkages(c))
+		}
+		odd := make([]byte, 64)
+		odd[14] = 1
+		for _, packet := range [][]byte{make([]byte, 64), odd, make([]byte, 53)} {
+			want := uint32(1) // a sum of zeros
+			if len(packet) < 54 || packet[14] != 0 {
+				want = 2
+			}
+			if got, _, err := l.Test(packet); err != nil || got != want {
+				t.Errorf("%s: packet %x: got %d, want %d, %v", what, packet, got, want, err)
+			}
+		}
+	}
+	if t.Logf("%d of %d needed marks", helped, len(chains)); helped == 0 {
+		t.Error("no loop needed marks: the test tests nothing")
+	}
+	// A kernel that does not know the marks gets none.
+	c := compose(t, l3af.XDP, loop("a"), loop("b"))
+	big := &ebpf.VerifierError{Cause: unix.E2BIG, Log: []string{"BPF program is too large. Processed 1000001 insn"}}
+	for _, step := range []struct {
+		err  error
+		want []marking
+		cut  int
+	}{
+		{big, []marking{marked, marked}, 1},
+		{&ebpf.VerifierError{Cause: unix.EINVAL, Log: []string{"unknown opcode e5"}}, []marking{notTogether, notTogether}, 1},
+		{big, []marking{notTogether, notTogether}, 2},
+		{big, []marking{markedAlone, notTogether}, 2},
+		{&SegmentError{1, big}, []marking{markedAlone, markedAlone}, 2},
+		{big, []marking{notAtAll, markedAlone}, 2},
+	} {
+		next, ok := c.Narrow(step.err)
+		if !ok || !slices.Equal(next.made.plan.loops, step.want) || 1+len(next.Rest) != step.cut {
+			t.Fatalf("after %v: %v, %v", step.err, next.made.plan, ok)
+		}
+		c = next
 	}
 }

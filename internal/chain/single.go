@@ -38,8 +38,14 @@ func Single(attach string, m Member) (*Chain, error) {
 	}
 	names := functionNames("", p.funcs, map[string]bool{})
 	entry := &listing{}
-	entry.keep(p.funcs[0], names)
-	fns := append([]named{{ins: entry.ins, info: p.funcs[0].info}}, kept(p, names, names, nil)...)
+	if err := entry.keep(p.funcs[0], names); err != nil {
+		return nil, refuse(p.Name, "%v", err)
+	}
+	rest, err := kept(p, names, names, nil)
+	if err != nil {
+		return nil, err
+	}
+	fns := append([]named{{ins: entry.ins, info: p.funcs[0].info}}, rest...)
 	if err := finish(c.Program, NamePrefix+c.ID, title(c.ID, []string{p.Name}), fns); err != nil {
 		return nil, err
 	}

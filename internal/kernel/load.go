@@ -68,7 +68,7 @@ func (k *Kernel) loadPrograms(ctx context.Context, load host.Load, maps *mapSet,
 		p, err := loadOnce(c, maps, ifindex)
 		if err == nil {
 			if !first {
-				k.log.Info("a chain exceeds a limit of the verifier and is cut", "target", load.Target.String(), "chain", c.ID, "segments", 1+len(c.Rest))
+				k.log.Info("a chain exceeded a limit of the verifier and was composed anew", "target", load.Target.String(), "chain", c.ID, "segments", 1+len(c.Rest))
 				k.remember(c)
 			}
 			return p, nil
