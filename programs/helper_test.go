@@ -51,12 +51,7 @@ func load(t testing.TB, name string, globals map[string]any) *ebpf.Collection {
 		}
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		c.Close()
-		// The mapping of .rodata keeps that map until it is collected, and
-		// testing keeps c.
-		*c = ebpf.Collection{}
-	})
+	testenv.Collect(t, c)
 	return c
 }
 

@@ -128,11 +128,15 @@ func (s *Server) onlyIf(r *http.Request) (int, error) {
 
 // readBody reads what was sent, within bounds.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	return readWithin(w, r, "the body is over 16 MiB", "fewer map entries, or compact JSON, make it smaller")
+}
+
+// readWithin is readBody that says of a body that is too large what and why.
+func readWithin(w http.ResponseWriter, r *http.Request, over16MiB, hint string) ([]byte, error) {
 	if err := mediaType(r); err != nil {
 		return nil, err
 	}
-	tooLarge := &Problem{Status: http.StatusRequestEntityTooLarge, Code: CodeTooLarge,
-		Detail: "the body is over 16 MiB", Hint: "fewer map entries, or compact JSON, make it smaller"}
+	tooLarge := &Problem{Status: http.StatusRequestEntityTooLarge, Code: CodeTooLarge, Detail: over16MiB, Hint: hint}
 	if r.ContentLength > maxBody {
 		return nil, tooLarge
 	}

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"l3af"
 	"l3af/internal/doc"
@@ -74,22 +73,10 @@ func badRun(detail string) error {
 
 // readRun reads packets and, perhaps, a document.
 func readRun(w http.ResponseWriter, r *http.Request) (*l3af.RunRequest, error) {
-	if err := mediaType(r); err != nil {
+	body, err := readWithin(w, r, "the packets and the document are over 16 MiB",
+		"stream them as application/x-ndjson, or send fewer: a third of the size is their writing in base64")
+	if err != nil {
 		return nil, err
-	}
-	tooLarge := &Problem{Status: http.StatusRequestEntityTooLarge, Code: CodeTooLarge,
-		Detail: "the packets and the document are over 16 MiB", Hint: "stream them as application/x-ndjson, or send fewer: a third of the size is their writing in base64"}
-	if r.ContentLength > maxBody {
-		return nil, tooLarge
-	}
-	ctl := http.NewResponseController(w)
-	_ = ctl.SetReadDeadline(time.Now().Add(bodyTimeout)) // recorders of tests have none
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	_ = ctl.SetReadDeadline(time.Time{})
-	if over := (*http.MaxBytesError)(nil); errors.As(err, &over) {
-		return nil, tooLarge
-	} else if err != nil {
-		return nil, badRun("read body: " + err.Error())
 	}
 	req, err := parseRun(body)
 	if err == nil && req.Packets == nil {

@@ -38,8 +38,7 @@ func load(t testing.TB) *ebpf.Collection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// With the collection goes the memory of its sections, which holds their maps.
-	t.Cleanup(func() { c.Close(); *c = ebpf.Collection{} })
+	testenv.Collect(t, c)
 	for _, name := range []string{"hash", "array", "lru", "percpu_array", "percpu_hash", "lru_percpu", "trie", "plain", "plain_percpu", "real"} {
 		m := opened(t, c.Maps[name])
 		for i := range 3 {

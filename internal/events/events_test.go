@@ -24,8 +24,7 @@ func load(t *testing.T) *ebpf.Collection {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// With the collection goes the memory of its sections, which holds their maps.
-	t.Cleanup(func() { c.Close(); *c = ebpf.Collection{} })
+	testenv.Collect(t, c)
 	return c
 }
 

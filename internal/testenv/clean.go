@@ -151,3 +151,12 @@ func descriptors() int {
 	entries, _ := os.ReadDir("/proc/self/fd")
 	return len(entries)
 }
+
+// Collect closes a collection when the test ends and lets go of it: the memory of
+// its sections, which holds their maps, goes only when nothing knows it.
+func Collect(t testing.TB, c *ebpf.Collection) {
+	t.Cleanup(func() {
+		c.Close()
+		*c = ebpf.Collection{}
+	})
+}

@@ -49,8 +49,7 @@ func Open(t testing.TB) *Zoo {
 	if err != nil {
 		t.Fatalf("load the zoo: %+v", err)
 	}
-	// With the collection goes the memory of its sections, which holds their maps.
-	t.Cleanup(func() { coll.Close(); *coll = ebpf.Collection{} })
+	testenv.Collect(t, coll)
 	z := &Zoo{coll.Programs, coll.Maps, map[string]link.Link{}}
 	if err := z.fill(); err != nil {
 		t.Fatal(err)
