@@ -174,6 +174,11 @@ func (s *Supervisor) unit(key string) *unit {
 func (s *Supervisor) State(spec *Spec) (State, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.state(spec)
+}
+
+// state is State. s.mu is held.
+func (s *Supervisor) state(spec *Spec) (State, error) {
 	u := s.units[spec.Key]
 	switch {
 	case u == nil || u.want == nil || u.want.id() != spec.id() || u.want.updated() != spec.updated():
@@ -210,16 +215,21 @@ func (s *Supervisor) Want(spec *Spec) {
 	u.poke()
 }
 
-// Again starts an agent anew that is as it is wanted: what it did, or holds
-// open, is not there any more.
-func (s *Supervisor) Again(spec *Spec) {
-	s.Want(spec)
+// Again starts an agent anew, in the background, that is up and found other
+// maps when it started than there are now: what it did to them, or holds open,
+// is not its program's any more. It reports whether it does.
+func (s *Supervisor) Again(spec *Spec) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if u := s.units[spec.Key]; u != nil && !s.closed {
-		u.want, u.again = spec, true
-		u.poke()
+	state, _ := s.state(spec)
+	u := s.units[spec.Key]
+	if s.closed || state != Up || u.shown.maps == spec.Maps {
+		return false
 	}
+	// A record of a daemon that did not keep them: they are those of now.
+	u.want, u.again = spec, u.shown.maps != ""
+	u.poke()
+	return u.again
 }
 
 // Keep ends, in the background, the agents whose key is not to be kept.

@@ -369,9 +369,31 @@ func TestDaemon(t *testing.T) {
 
 	// What it holds open is another one by now.
 	fourth := pid()
-	r.s.Again(r.spec(p, agent))
+	finds := func(maps string) *Spec {
+		spec := r.spec(p, agent)
+		spec.Maps = maps
+		return spec
+	}
+	if r.s.Again(finds("1 2")) {
+		t.Error("it was not known what it found, and is started anew")
+	}
+	r.eventually("on record", func() bool {
+		text, err := os.ReadFile(filepath.Join(r.dir, "agents", directory("xdp/eth0/p"), recordName))
+		return err == nil && strings.Contains(string(text), `"maps": "1 2"`)
+	})
+	r.s.Close()
+	r.open()
+	if r.s.Again(finds("1 2")) || pid() != fourth {
+		t.Error("started anew for the same maps")
+	}
+	if !r.s.Again(finds("1 3")) {
+		t.Error("other maps, and it runs on")
+	}
 	if err := r.want(r.spec(p, agent)); err != nil || pid() == fourth || alive(fourth) {
 		t.Errorf("again: %v, pid %s, was %s", err, pid(), fourth)
+	}
+	if r.s.Again(finds("1 3")) {
+		t.Error("and again")
 	}
 	if got := r.said("stops"); got != "stop" {
 		t.Errorf("stops: %q", got)

@@ -25,6 +25,9 @@ type Spec struct {
 	Digest string // of the package its files are from
 	// Open gives that package.
 	Open func() (*artifact.Package, error)
+	// Maps tells the maps of the program that it finds when it starts from
+	// others; "": nobody knows. It is no part of what the agent is.
+	Maps string
 }
 
 // id tells apart what must be started anew from what may run on.
@@ -68,7 +71,8 @@ type record struct {
 	Start   uint64     `json:"start,omitempty"` // when that process began, in clock ticks since boot
 	Cgroup  string     `json:"cgroup,omitempty"`
 	Updated string     `json:"updated,omitempty"`
-	Starts  int        `json:"starts"` // again, of a daemon that ended
+	Maps    string     `json:"maps,omitempty"` // of [Spec], when it was started
+	Starts  int        `json:"starts"`         // again, of a daemon that ended
 }
 
 func (r *record) spec() *Spec { return &Spec{Key: r.Key, Agent: r.Agent, Digest: r.Digest} }

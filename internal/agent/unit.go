@@ -43,9 +43,9 @@ type unit struct {
 
 // shown is what others see of a unit.
 type shown struct {
-	id, updated string
-	status      l3af.AgentStatus
-	cgroup      *cgroup
+	id, updated, maps string
+	status            l3af.AgentStatus
+	cgroup            *cgroup
 }
 
 // poke makes the goroutine look again, and ends what it does for somebody who
@@ -141,7 +141,7 @@ func (u *unit) bring(ctx context.Context, want *Spec) error {
 		before = record{} // nothing to come back
 	}
 	u.s.opts.point("stopped")
-	u.rec = record{Key: u.key, Boot: u.s.boot, Agent: want.Agent, Digest: want.Digest, ID: want.id()}
+	u.rec = record{Key: u.key, Boot: u.s.boot, Agent: want.Agent, Digest: want.Digest, ID: want.id(), Maps: want.Maps}
 	err := u.start(ctx)
 	if err == nil {
 		err = u.runUpdate(ctx, want)
@@ -218,10 +218,11 @@ func (u *unit) lay(dir string, want *Spec) error {
 
 // adjust takes what may change of an agent without starting it anew.
 func (u *unit) adjust(want *Spec) {
-	if slices.Equal(u.rec.Agent.Stop, want.Agent.Stop) && slices.Equal(u.rec.Agent.Status, want.Agent.Status) {
+	maps := cmp.Or(u.rec.Maps, want.Maps)
+	if slices.Equal(u.rec.Agent.Stop, want.Agent.Stop) && slices.Equal(u.rec.Agent.Status, want.Agent.Status) && maps == u.rec.Maps {
 		return
 	}
-	u.rec.Agent = want.Agent
+	u.rec.Agent, u.rec.Maps = want.Agent, maps
 	if err := u.rec.write(u.dir); err != nil {
 		u.log.Error(err.Error())
 	}
@@ -437,6 +438,6 @@ func (u *unit) showLocked() {
 	}
 	u.shown = shown{status: status, cgroup: u.rec.cgroup()}
 	if u.busy == "" || u.busy == "restarting" {
-		u.shown.id, u.shown.updated = u.rec.ID, u.rec.Updated
+		u.shown.id, u.shown.updated, u.shown.maps = u.rec.ID, u.rec.Updated, u.rec.Maps
 	}
 }

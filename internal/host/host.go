@@ -127,8 +127,6 @@ type Result struct {
 	// Chain is the chain as the kernel took it, where that is not Load.Chain:
 	// the same programs, linked otherwise to keep within the verifier's limits.
 	Chain *chain.Chain
-	// Renewed: maps that the target had gave way to others.
-	Renewed bool
 }
 
 // Counts is what one chain counted since it was first attached to its target.

@@ -203,7 +203,6 @@ func (p *prepared) attachHere() (res host.Result, err error) {
 	if err != nil {
 		return res, err
 	}
-	res.Renewed = slices.ContainsFunc(maps.list, func(o openMap) bool { return o.aside != "" })
 	if t.Probe == "" && progs.chain != load.Chain {
 		res.Chain = progs.chain
 	}

@@ -70,11 +70,29 @@ func TestMakeMaps(t *testing.T) {
 	}
 	makeMaps(host.Load{Target: target, Chain: other, Reset: []string{"g0"}, Contents: []host.Contents{deny("g0", 5)}})
 	holds("g0", 7, 8)
-	for _, renewed := range []bool{true, false} {
-		res := attach(t, k, host.Load{Target: target, Chain: other, Reset: []string{"g0"}, Contents: []host.Contents{deny("g0", 5)}})
-		if res.Renewed != renewed {
-			t.Errorf("another map in place of the old: %t, want %t", res.Renewed, renewed)
+	ids := func() []uint32 {
+		t.Helper()
+		ids, err := k.MapIDs(target, other)
+		if err != nil {
+			t.Fatal(err)
 		}
+		return ids
+	}
+	old := ids()
+	for _, renewed := range []bool{true, false} {
+		attach(t, k, host.Load{Target: target, Chain: other, Reset: []string{"g0"}, Contents: []host.Contents{deny("g0", 5)}})
+		now := ids()
+		for i, m := range other.Maps {
+			switch of := m.Member != "" && m.Name == "deny"; {
+			case (now[i] != 0) != m.Pinned:
+				t.Errorf("map %s/%s is %d", m.Member, m.Name, now[i])
+			case of && (now[i] != old[i]) != renewed:
+				t.Errorf("map %d in place of %d: want another one: %t", now[i], old[i], renewed)
+			case of && now[i] != uint32(mapOf(t, k.mapPath(target, other.ID, &m))):
+				t.Errorf("map %d is not the one that is pinned", now[i])
+			}
+		}
+		old = now
 	}
 	holds("g0", 5)
 

@@ -11,6 +11,33 @@ import (
 	"l3af/internal/host"
 )
 
+// MapIDs gives the IDs of the maps of a chain that are pinned at the target's
+// own place, by their index in c.Maps: 0 for one that is not there, or not
+// pinned. While the kernel is up it gives no ID twice.
+func (k *Kernel) MapIDs(t host.Target, c *chain.Chain) ([]uint32, error) {
+	if err := checkTarget(t); err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.recoverMaps(t); err != nil {
+		return nil, err
+	}
+	ids := make([]uint32, len(c.Maps))
+	for i := range c.Maps {
+		m := &c.Maps[i]
+		if !m.Pinned {
+			continue
+		}
+		id, err := mapID(k.mapPath(t, c.ID, m))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !notOurs(err) {
+			return nil, fmt.Errorf("%s: open pin: %w", title(m), err)
+		}
+		ids[i] = uint32(id)
+	}
+	return ids, nil
+}
+
 // Read gives the values of entries of the maps of a target's chain: one, or of
 // a per-CPU map one for each possible CPU. They are nil where there is no such
 // map or entry. It waits for no change that is under way.

@@ -72,6 +72,11 @@ func (r *round) agents(w *want, first func() error) (up bool, err error) {
 			return false, err
 		}
 	}
+	if len(idle) > 0 {
+		if err := r.find(w, idle); err != nil {
+			return false, err
+		}
+	}
 	for _, spec := range idle {
 		n.agents.Want(spec)
 	}
@@ -157,16 +162,39 @@ func (r *round) sharing(w *want) []*want {
 	return others
 }
 
-// agentsAgain starts agents anew whose program has other maps by now.
+// find tells specs of a target which maps their agents find there now.
+func (r *round) find(w *want, specs []*agent.Spec) error {
+	ids, err := r.n.kernel.MapIDs(w.target, w.made.light)
+	if err != nil {
+		return fmt.Errorf("maps for agents: %w", err)
+	}
+	for _, spec := range specs {
+		var list []string
+		for i, of := range w.made.light.Maps {
+			if of.Pinned && !of.Tied() && slices.ContainsFunc(of.Users, func(user string) bool { return agentKey(w.target, user) == spec.Key }) {
+				list = append(list, fmt.Sprint(ids[i]))
+			}
+		}
+		spec.Maps = strings.Join(list, " ")
+	}
+	return nil
+}
+
+// agentsAgain starts agents anew whose program has other maps than they found.
 func (r *round) agentsAgain(w *want) {
-	if r.broken[w.target] || len(w.made.agents) == 0 {
+	if len(w.made.agents) == 0 {
 		return
 	}
 	specs := r.specs(w)
-	for _, spec := range specs {
-		r.n.agents.Again(spec)
+	if err := r.find(w, specs); err != nil {
+		r.trouble("read", w.target.String(), err)
+		return
 	}
-	r.n.pending[w.target] = specs
+	for _, spec := range specs {
+		if r.n.agents.Again(spec) {
+			r.n.pending[w.target] = specs
+		}
+	}
 }
 
 // leaveAgents ends the agents of programs that left. Where what is wanted does

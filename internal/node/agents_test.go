@@ -210,40 +210,134 @@ func TestAgentStays(t *testing.T) {
 	gone()
 }
 
+// newMaps is a state whose program has an agent, and a map that starts anew
+// with each of the objects that has another one.
+func newMaps(t *testing.T, object string) *l3af.State {
+	t.Helper()
+	dir := t.TempDir()
+	text, err := os.ReadFile(testObject(t, object))
+	if err := errors.Join(err, os.CopyFS(dir, os.DirFS(AgentPackage())), os.Chmod(filepath.Join(dir, "init"), 0o755),
+		os.WriteFile(filepath.Join(dir, "tiny.bpf.o"), text, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	s := withAgent(l3af.Agent{Start: []string{"init", "yes"}})
+	s.Chains[0].Programs[0].Package, s.Chains[0].Programs[0].OnMapChange = dir, l3af.ResetMapChange
+	return s
+}
+
+// order tells in which order a target changed and its agent of a was started.
+func (r *rig) order(target string) (kinds string) {
+	for ev := range events0(r.n) {
+		if ev.Target == target && (ev.Kind == eventStep || ev.Message == "a: done") {
+			kinds += " " + ev.Kind
+		}
+	}
+	return kinds
+}
+
 // Agents start before the switch, when maps that start anew are not there yet:
 // they start anew after it.
 func TestAgentOfNewMaps(t *testing.T) {
 	r := newRig(t)
 	defer r.endAgents()
-	version := func(object string) *l3af.State {
-		dir := t.TempDir()
-		text, err := os.ReadFile(testObject(t, object))
-		if err := errors.Join(err, os.CopyFS(dir, os.DirFS(AgentPackage())), os.Chmod(filepath.Join(dir, "init"), 0o755),
-			os.WriteFile(filepath.Join(dir, "tiny.bpf.o"), text, 0o644)); err != nil {
-			t.Fatal(err)
-		}
-		s := withAgent(l3af.Agent{Start: []string{"init", "yes"}})
-		s.Chains[0].Programs[0].Package, s.Chains[0].Programs[0].OnMapChange = dir, l3af.ResetMapChange
-		return s
-	}
-	last := func() (kinds string) {
-		for ev := range events0(r.n) {
-			if ev.Target == "xdp/v0" && (ev.Kind == eventStep || ev.Message == "a: done") {
-				kinds += " " + ev.Kind
-			}
-		}
-		return kinds
-	}
-	r.apply(version("tiny.bpf.o"))
-	if got := last(); got != " agent step" {
+	r.apply(newMaps(t, "tiny.bpf.o"))
+	if got := r.order("xdp/v0"); got != " agent step" {
 		t.Errorf("at first:%s", got)
 	}
-	r.apply(version("bigger.bpf.o"))
-	if got := last(); got != " agent step agent step agent" {
+	r.apply(newMaps(t, "bigger.bpf.o"))
+	if got := r.order("xdp/v0"); got != " agent step agent step agent" {
 		t.Errorf("with another map:%s", got)
 	}
 	wantSteps(t, r.reconcile())
-	if got := last(); got != " agent step agent step agent" {
+	if got := r.order("xdp/v0"); got != " agent step agent step agent" {
 		t.Errorf("at rest:%s", got)
 	}
+}
+
+// What one program of an instance makes anew is another map for the agents of
+// all of them.
+func TestAgentOfNewSharedMaps(t *testing.T) {
+	r := newRig(t)
+	defer r.endAgents()
+	version := func(object string) *l3af.State {
+		s := newMaps(t, object)
+		s.Chains[0].Programs = s.Chains[0].Programs[:1]
+		s.Chains[0].Programs[0].Instance = "i"
+		second := s.Chains[0]
+		second.Interface = "w0"
+		s.Chains = append(s.Chains, second)
+		return s
+	}
+	r.apply(version("tiny.bpf.o"))
+	r.apply(version("bigger.bpf.o"))
+	for _, target := range []string{"xdp/v0", "xdp/w0"} {
+		if got := r.order(target); got != " agent step agent step agent" {
+			t.Errorf("%s:%s", target, got)
+		}
+	}
+}
+
+// A daemon that ends between a switch to new maps and the new start of the
+// agent leaves that to the next one, which knows by the maps that the agent
+// found.
+func TestAgentOfNewMapsAfterCrash(t *testing.T) {
+	for _, at := range []string{"after update link of xdp/v0", "after put map a/table in place", "after remove maps aside"} {
+		t.Run(at, func(t *testing.T) {
+			r := newRig(t)
+			defer r.endAgents()
+			r.apply(newMaps(t, "tiny.bpf.o"))
+			next := newMaps(t, "bigger.bpf.o")
+			r.each = func() {
+				if r.seen[len(r.seen)-1] == at {
+					r.left = 0
+				}
+			}
+			if point := r.try(func() { r.apply(next) }); point != at {
+				t.Fatalf("crashed at %q", point)
+			}
+			r.each = nil
+			r.restart()
+			if got := r.order("xdp/v0"); got != " agent" {
+				t.Errorf("after the crash:%s", got)
+			}
+			wantSteps(t, r.reconcile())
+			r.restart()
+			if got := r.order("xdp/v0"); got != "" {
+				t.Errorf("at rest:%s", got)
+			}
+		})
+	}
+}
+
+// The map in the place of one whose pin somebody removed may have to wait for
+// another to leave the directory where both are to be found: so does the agent.
+func TestAgentOfLostMap(t *testing.T) {
+	r := newRig(t)
+	defer r.endAgents()
+	pinned := func(at, other string) *l3af.State {
+		s := withAgent(l3af.Agent{Start: []string{"init", "yes"}})
+		s.Chains[0].Programs[0].PinPath = at
+		s.Chains = append(s.Chains, l3af.Chain{Interface: "w0", Hook: l3af.XDP, Programs: []l3af.Program{
+			{Name: "c", Package: testObject(t, "tiny.bpf.o"), Entry: "tiny", Settings: l3af.Settings{PinPath: other}}}})
+		return s
+	}
+	const x, y = "/sys/fs/bpf/out/x", "/sys/fs/bpf/out/y"
+	r.apply(pinned(x, y))
+	r.k.Lose(hookOf("xdp/v0"), "a", "table")
+	switches := 0
+	r.each = func() {
+		if r.seen[len(r.seen)-1] != "before update link of xdp/v0" {
+			return
+		}
+		switches++
+		if len(r.n.pending[hookOf("xdp/v0")]) > 0 {
+			t.Error("the agent starts before its map is there")
+		}
+	}
+	r.apply(pinned(y, ""))
+	r.each = nil
+	if got := r.order("xdp/v0"); switches != 1 || got != " agent step step agent" {
+		t.Errorf("%d switches; %s", switches, got)
+	}
+	wantSteps(t, r.reconcile())
 }

@@ -47,6 +47,9 @@ type Kernel interface {
 	// Read gives the values of entries of the maps of the target's chain: one, or of a per-CPU map one for each possible
 	// CPU; nil where there is no such map or entry.
 	Read(t host.Target, chain *chain.Chain, keys []host.MapKey) ([][][]byte, error)
+	// MapIDs gives the IDs of the maps of a chain that are pinned at the target's own place, by their index in c.Maps; 0 for
+	// one that is not there.
+	MapIDs(t host.Target, c *chain.Chain) ([]uint32, error)
 	// Pin makes the maps of the chain that the target runs be pinned where pins says, removes all that the target has
 	// pinned elsewhere outside of its own place, and returns how many pins it made and removed. errors.Is(err, os.ErrNotExist): a map
 	// cannot be found any more, and attaching makes it anew. [host.ErrTaken]: another target has a place; all else is done.

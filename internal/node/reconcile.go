@@ -180,9 +180,7 @@ func (r *round) attach(s *step) {
 	n.note(s.target, result.Note)
 	n.taken(s.target, result.Chain)
 	r.settle(w)
-	if result.Renewed {
-		r.agentsAgain(w) // they were started when the old maps were there
-	}
+	r.agentsAgain(w) // they were started before, and maps may have given way to others
 }
 
 // switchOver makes a target run what is wanted there: what was prepared ahead,
@@ -241,9 +239,6 @@ func (r *round) keep(w *want) {
 		// Somebody removed the pin of a map: a new one takes its place. Or others
 		// have theirs where this one is to be: it may start anew as that one.
 		r.attach(&step{verb: verbReplace, target: w.target, from: w.made.id, want: w})
-		if errors.Is(err, fs.ErrNotExist) {
-			r.agentsAgain(w)
-		}
 		return
 	}
 	if changed > 0 || err != nil {
@@ -263,6 +258,7 @@ func (r *round) keep(w *want) {
 	}
 	n.clear(w.target)
 	r.settle(w)
+	r.agentsAgain(w) // should an earlier daemon have ended before it saw to them
 }
 
 // settle removes the pins of programs that left. The counts of replaced chains

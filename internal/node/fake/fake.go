@@ -82,6 +82,7 @@ type counter struct {
 }
 
 type table struct {
+	id      uint32
 	shape   string
 	size    uint32            // of a value
 	entries map[string]string // the values of all CPUs, one after another
@@ -117,6 +118,13 @@ func (k *Kernel) before(method string, t host.Target) error {
 	return nil
 }
 
+func (k *Kernel) nextID() uint32 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.newID()
+}
+
+// newID gives an ID that nothing had. k.mu is held.
 func (k *Kernel) newID() uint32 {
 	k.id++
 	return k.id
@@ -270,9 +278,7 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 		return fail(err)
 	}
 	p := &program{chain: c.ID, segments: len(c.Specs()), counter: adopted}
-	k.mu.Lock()
-	p.id = k.newID()
-	k.mu.Unlock()
+	p.id = k.nextID()
 	if _, err := k.write(t, c.ID, load.Contents); err != nil {
 		return fail(err)
 	}
@@ -280,9 +286,6 @@ func (k *Kernel) Attach(ctx context.Context, load host.Load) (host.Result, error
 	if err != nil {
 		return fail(err)
 	}
-	k.mu.Lock()
-	result.Renewed = len(k.target(t).aside[c.ID]) > 0
-	k.mu.Unlock()
 	err = k.switchTo(t, p, index, result.Mode)
 	k.recover(t)
 	return result, err

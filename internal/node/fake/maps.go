@@ -47,7 +47,7 @@ func (k *Kernel) pinMap(load host.Load, m chain.Map) error {
 	if shared && !used {
 		k.change("use map "+name, func() { k.target(t).uses[name] = true })
 	}
-	fresh := &table{shape: shape, size: m.Spec.ValueSize, entries: map[string]string{}, patches: map[int]string{}}
+	fresh := &table{id: k.nextID(), shape: shape, size: m.Spec.ValueSize, entries: map[string]string{}, patches: map[int]string{}}
 	reset, joins := slices.Contains(load.Reset, m.Member), false
 	if m.ByName && (old == nil || reset) {
 		for _, path := range outsidePaths(m, load.Pins) {
@@ -223,6 +223,25 @@ func (k *Kernel) Read(t host.Target, _ *chain.Chain, keys []host.MapKey) ([][][]
 		}
 	}
 	return values, nil
+}
+
+// MapIDs implements node.Kernel.
+func (k *Kernel) MapIDs(t host.Target, c *chain.Chain) ([]uint32, error) {
+	if err := k.before("MapIDs", t); err != nil {
+		return nil, err
+	}
+	k.recover(t)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	ids := make([]uint32, len(c.Maps))
+	for i, m := range c.Maps {
+		name, _ := nameOf(m)
+		if of := k.place(t, name)[name]; of != nil && m.Pinned {
+			ids[i] = of.id
+		}
+		k.gone(t)
+	}
+	return ids, nil
 }
 
 // SetEntry does what a program does: it writes to an entry of its map.

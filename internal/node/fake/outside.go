@@ -197,3 +197,10 @@ func (k *Kernel) Unpin(path string) {
 	defer k.mu.Unlock()
 	delete(k.outside, path)
 }
+
+// Lose does what anybody may do: it removes the pin of a map.
+func (k *Kernel) Lose(t host.Target, member, name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.targets[t].maps, mapName(member, name))
+}
