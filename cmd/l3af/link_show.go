@@ -32,7 +32,7 @@ func printLink(w io.Writer, l *inspect.Link) {
 	}
 	printLinkOf(w, l.Of)
 	if l.Netns != "" {
-		fmt.Fprint(w, "\n\tnetns "+l.Netns)
+		fmt.Fprint(w, "\n\tnetns "+word(l.Netns))
 	}
 	printPins(w, l.Pinned)
 	if l.BPFCookie != nil {
@@ -147,7 +147,7 @@ func printPerfLink(w io.Writer, of any) {
 		fmt.Fprintf(w, "\n\ttracepoint %s  ", l.Tracepoint)
 		printCookie(w, l.Cookie)
 	case *inspect.UprobeLink:
-		fmt.Fprintf(w, "\n\tu%sprobe %s+%#x  ", ret(l.Retprobe), l.File, l.Offset)
+		fmt.Fprintf(w, "\n\tu%sprobe %s+%#x  ", ret(l.Retprobe), word(l.File), l.Offset)
 		printCookie(w, l.Cookie)
 		if l.RefCtrOffset > 0 {
 			fmt.Fprintf(w, "ref_ctr_offset %#x  ", l.RefCtrOffset)
@@ -183,7 +183,7 @@ func printPerfLink(w io.Writer, of any) {
 			fmt.Fprint(w, "  ")
 		}
 	case *inspect.UprobeMultiLink:
-		fmt.Fprintf(w, "\n\tu%sprobe.multi  path %s  func_cnt %d  ", ret(l.Retprobe), l.Path, l.FuncCnt)
+		fmt.Fprintf(w, "\n\tu%sprobe.multi  path %s  func_cnt %d  ", ret(l.Retprobe), word(l.Path), l.FuncCnt)
 		if l.PID > 0 {
 			fmt.Fprintf(w, "pid %d  ", l.PID)
 		}

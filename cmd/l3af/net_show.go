@@ -72,7 +72,7 @@ func (c *call) netShow(netns string) error {
 			if name == "" {
 				name = fmt.Sprintf("%s  pid %d", other.Path, other.PID)
 			}
-			fmt.Fprintf(&b, "netns %s:\n\n", name)
+			fmt.Fprintf(&b, "netns %s:\n\n", word(name))
 			printNet(&b, &other.Net)
 		}
 		_, err := io.WriteString(w, b.String())
@@ -119,7 +119,7 @@ func printNet(w io.Writer, n *inspect.Net) {
 	for _, t := range n.TC {
 		fmt.Fprintf(w, "%s(%d) %s", t.Devname, t.Ifindex, t.Kind)
 		if t.Name != "" {
-			fmt.Fprint(w, " "+t.Name)
+			fmt.Fprint(w, " "+word(t.Name))
 		}
 		switch {
 		case t.TCXProgram != nil:

@@ -155,7 +155,7 @@ func (c *call) answer(v any, people func(w io.Writer) error) error {
 		_, err = c.out.Write(text)
 		return err
 	}
-	return people(c.out)
+	return people(printable{c.out})
 }
 
 // answerList is answer for what a selector found: always an array, but for

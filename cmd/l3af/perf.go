@@ -49,7 +49,7 @@ func perfShow(c *call) error {
 				add("addr %d", *e.Addr)
 			}
 			if e.Filename != nil {
-				add("filename %s", *e.Filename)
+				add("filename %s", word(*e.Filename))
 			}
 			if e.Offset != nil {
 				add("offset %d", *e.Offset)

@@ -78,7 +78,7 @@ func (c *call) progDump() error {
 		}
 		return c.done()
 	case o.visual:
-		return dumps[0].draw(c.out)
+		return dumps[0].draw(printable{c.out})
 	}
 	people := func(w io.Writer) error {
 		var b bytes.Buffer

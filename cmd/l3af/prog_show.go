@@ -87,14 +87,14 @@ func typeText(t inspect.TypeName) string {
 
 func printPins(w io.Writer, pins []string) {
 	for _, p := range pins {
-		fmt.Fprintf(w, "\n\tpinned %s", p)
+		fmt.Fprintf(w, "\n\tpinned %s", word(p))
 	}
 }
 
 func printPids(w io.Writer, pids []inspect.Holder) {
 	before := "\n\tpids "
 	for _, p := range pids {
-		fmt.Fprintf(w, "%s%s(%d)", before, p.Comm, p.PID)
+		fmt.Fprintf(w, "%s%s(%d)", before, word(p.Comm), p.PID)
 		before = ", "
 	}
 }

@@ -83,7 +83,7 @@ func (c *call) printLines(from io.Reader) error {
 			continue
 		}
 		if !asJSON {
-			if _, err := io.WriteString(c.out, line); err != nil {
+			if _, err := io.WriteString(printable{c.out}, line); err != nil {
 				return err
 			}
 			continue
