@@ -116,12 +116,9 @@ func featureProbe(c *call) error {
 		switch {
 		case first && c.take("kernel"):
 		case first && c.take("dev"):
-			name, err := c.next("device")
-			if err != nil {
+			var err error
+			if dev, err = c.device(); err != nil {
 				return err
-			}
-			if dev, err = net.InterfaceByName(name); err != nil {
-				return fmt.Errorf("probe %s: %w", name, err)
 			}
 		case c.take("full"):
 			full = true

@@ -147,11 +147,8 @@ func (c *call) mapCreate() error {
 			}
 		case c.take("dev"), c.take("offload_dev"):
 			var dev *net.Interface
-			var name string
-			if name, err = c.next("device"); err == nil {
-				if dev, err = net.InterfaceByName(name); err == nil {
-					spec.Ifindex = uint32(dev.Index)
-				}
+			if dev, err = c.device(); err == nil {
+				spec.Ifindex = uint32(dev.Index)
 			}
 		default:
 			err = &usageError{fmt.Sprintf("unknown word %q", c.peek()), "there are type, key, value, entries, name, flags, inner_map and dev"}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -74,6 +75,19 @@ func (c *call) netDevice() (string, error) {
 		return "", &usageError{fmt.Sprintf("unknown word %q", c.peek()), "dev IFACE names the interface"}
 	}
 	return c.next("interface")
+}
+
+// device takes the name of an interface of this network namespace.
+func (c *call) device() (*net.Interface, error) {
+	name, err := c.next("interface")
+	if err != nil {
+		return nil, err
+	}
+	dev, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, &hinted{fmt.Errorf("interface %s: there is none", name), "ip link lists those of this network namespace"}
+	}
+	return dev, nil
 }
 
 func (c *call) netAttach(netns string) error {

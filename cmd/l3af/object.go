@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"l3af/internal/doc"
+	"l3af/internal/near"
 )
 
 // object is one kind of thing the kernel has, with bpftool's verbs for it.
@@ -52,7 +53,7 @@ type objectOptions struct {
 	compat       bool // the root of JSON is an object or an array by count, as bpftool's
 	debug        bool // verifier logs, whole
 	// Taken for the sake of scripts; nothing here needs them.
-	mapcompat, nomount, useLoader bool
+	mapcompat, nomount, useLoader, legacy bool
 }
 
 func (o *objectOptions) register(f *pflag.FlagSet) {
@@ -64,7 +65,8 @@ func (o *objectOptions) register(f *pflag.FlagSet) {
 	f.BoolVarP(&o.mapcompat, "mapcompat", "m", false, "")
 	f.BoolVarP(&o.nomount, "nomount", "n", false, "")
 	f.BoolVarP(&o.useLoader, "use-loader", "L", false, "")
-	for _, name := range []string{"mapcompat", "nomount", "use-loader"} {
+	f.BoolVarP(&o.legacy, "legacy", "l", false, "")
+	for _, name := range []string{"mapcompat", "nomount", "use-loader", "legacy"} {
 		_ = f.MarkHidden(name)
 	}
 }
@@ -112,7 +114,7 @@ func newObject(a *app, o object) *cobra.Command {
 		case args[0] == "help":
 			return cmd.Help()
 		}
-		return a.told(opts, &usageError{fmt.Sprintf("unknown command %q", o.name+" "+args[0]), "there is " + o.name + " " + strings.Join(names, ", ")})
+		return a.told(opts, &usageError{fmt.Sprintf("unknown command %q", o.name+" "+args[0]), near.Hint(args[0], names)})
 	}
 	return cmd
 }
@@ -327,10 +329,10 @@ func (o *object) has(word string) bool {
 // bpftoolOption says whether a word is one of bpftool's options that take no value.
 func bpftoolOption(s string) bool {
 	switch s {
-	case "--json", "--pretty", "--bpffs", "--mapcompat", "--nomount", "--debug", "--use-loader", "--bpftool-compat", "--version":
+	case "--json", "--pretty", "--bpffs", "--mapcompat", "--nomount", "--debug", "--use-loader", "--legacy", "--bpftool-compat", "--version":
 		return true
 	}
-	return len(s) > 1 && s[0] == '-' && s[1] != '-' && strings.Trim(s[1:], "jpfmndLV") == ""
+	return len(s) > 1 && s[0] == '-' && s[1] != '-' && strings.Trim(s[1:], "jpfmndlLV") == ""
 }
 
 func asksVersion(s string) bool {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -229,13 +228,9 @@ func (c *call) loadMap(l *loading) error {
 }
 
 func (c *call) loadDevice(bind func(ifindex uint32) error) (func() error, error) {
-	name, err := c.next("interface")
+	dev, err := c.device()
 	if err != nil {
 		return nil, err
-	}
-	dev, err := net.InterfaceByName(name)
-	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
 	return func() error { return bind(uint32(dev.Index)) }, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"l3af/client"
+	"l3af/internal/near"
 	"l3af/internal/version"
 )
 
@@ -109,14 +110,13 @@ Try "l3af demo" first: it needs root and nothing else.`,
 		if len(args) == 0 {
 			return cmd.Help()
 		}
-		e := &usageError{what: fmt.Sprintf("unknown command %q", args[0])}
-		if near := root.SuggestionsFor(args[0]); len(near) > 0 {
-			e.hint = fmt.Sprintf("did you mean %q?", near[0])
+		var names []string
+		for _, c := range root.Commands() {
+			names = append(names, c.Name())
 		}
-		return e
+		return &usageError{fmt.Sprintf("unknown command %q", args[0]), near.Hint(args[0], names)}
 	}
 	root.SetVersionTemplate("l3af {{.Version}}\n")
-	root.SuggestionsMinimumDistance = 2
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.socket, "socket", "", "socket of l3afd (default $L3AF_SOCKET, else "+client.DefaultSocket+")")
 	a.remote.flags(flags)

@@ -97,6 +97,9 @@ func (c *call) selector(of selection) (inspect.Selector, error) {
 		if !c.take(string(b)) {
 			continue
 		}
+		if c.peek() == "" {
+			return inspect.Selector{}, &usageError{"nothing follows " + string(b), "a " + of.noun + " is named by " + of.usage()}
+		}
 		if b == inspect.ID {
 			id, err := c.number("id", 32)
 			return inspect.Selector{By: b, ID: uint32(id)}, err
