@@ -341,10 +341,14 @@ func asksVersion(s string) bool {
 
 // versionLine asks for the version, as JSON where the options do.
 func versionLine(options []string) []string {
-	if slices.ContainsFunc(options, func(s string) bool {
-		return s == "--json" || s == "--pretty" || bpftoolOption(s) && s[1] != '-' && strings.ContainsAny(s, "jp")
-	}) {
+	if asksJSON(options) {
 		return []string{"version", "-j"}
 	}
 	return []string{"version"}
+}
+
+func asksJSON(line []string) bool {
+	return slices.ContainsFunc(line, func(s string) bool {
+		return s == "--json" || s == "--pretty" || bpftoolOption(s) && s[1] != '-' && strings.ContainsAny(s, "jp")
+	})
 }

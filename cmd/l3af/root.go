@@ -84,6 +84,9 @@ func run(args []string, in io.Reader, out, errw io.Writer) int {
 		a.complain(f.error)
 		return exitFailed
 	}
+	if asksJSON(args) && printJSONAs(printed, map[string]string{"error": err.Error()}, false) == nil {
+		return exitUsage
+	}
 	hint := fmt.Sprintf("see %s --help", cmd.CommandPath())
 	if errors.As(err, &u) && u.hint != "" {
 		hint = u.hint
