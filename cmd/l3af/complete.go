@@ -48,8 +48,8 @@ func complete(o object, v verb) cobra.CompletionFunc {
 			}
 		}
 		words := keyword.FindAllString(v.args, -1)
-		for of, s := range map[string]selection{"PROG": progSelection, "MAP": mapSelection, "LINK": linkSelection} {
-			if !strings.Contains(v.args, of) {
+		for of, s := range map[string]selection{"PROG": progSelection, " MAP": mapSelection, "LINK": linkSelection, "OPS_MAP": structOpsSelection} {
+			if !strings.Contains(" "+strings.NewReplacer("[", " ", "{", " ").Replace(v.args), of) {
 				continue
 			}
 			for _, b := range s.by {
@@ -71,6 +71,8 @@ func kindOf(o object, v verb, args []string, before string) string {
 		return "map" // prog attach PROG ATTACH_TYPE MAP
 	case o.name == "net", o.name == "cgroup":
 		return "prog"
+	case o.name == "struct_ops":
+		return "map"
 	}
 	return o.name
 }

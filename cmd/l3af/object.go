@@ -83,6 +83,8 @@ func objects() []object {
 		netObject(),
 		featureObject(),
 		btfObject(),
+		structOpsObject(),
+		iterObject(),
 	}
 }
 

@@ -77,11 +77,15 @@ func TestScript(t *testing.T) {
 				return err
 			}
 			e.Setenv("OBJECTS", objects)
-			speaks, err := filepath.Abs("testdata/speaks.bpf.o")
-			if err != nil {
-				return err
+			for name, path := range map[string]string{
+				"SPEAKS": "testdata/speaks.bpf.o", "STILL": "testdata/still.bpf.o", "ZOO": "../../internal/testenv/zoo/testdata/zoo.bpf.o",
+			} {
+				object, err := filepath.Abs(path)
+				if err != nil {
+					return err
+				}
+				e.Setenv(name, object)
 			}
-			e.Setenv("SPEAKS", speaks)
 			e.Defer(m.close)
 			// For nobody.
 			return errors.Join(os.Chmod(e.WorkDir, 0o755), os.Chmod(filepath.Dir(e.WorkDir), 0o755))

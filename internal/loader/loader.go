@@ -125,6 +125,29 @@ func (o *Object) Only(name string) {
 	o.Programs = []string{name}
 }
 
+// Iterator is the first program that is an iterator; one over the elements of a
+// map if that is wanted and there is one.
+func (o *Object) Iterator(overMap bool) (name string, ok bool) {
+	for _, p := range o.Programs {
+		spec := o.Spec.Programs[p]
+		if spec.Type != ebpf.Tracing || spec.AttachType != ebpf.AttachTraceIter {
+			continue
+		}
+		if OverMap(spec) == overMap {
+			return p, true
+		}
+		if !ok {
+			name, ok = p, true
+		}
+	}
+	return name, ok
+}
+
+// OverMap says of an iterator whether it goes through the elements of a map.
+func OverMap(spec *ebpf.ProgramSpec) bool {
+	return slices.Contains([]string{"bpf_map_elem", "bpf_sk_storage_map", "sockmap"}, spec.AttachTo)
+}
+
 // SetType makes all programs of a type, whatever their sections say.
 func (o *Object) SetType(t Type) {
 	for _, p := range o.Spec.Programs {

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"l3af/internal/bpfsys"
+	"l3af/internal/inspect"
+	"l3af/internal/loader"
+)
+
+var structOpsSelection = selection{"struct_ops", "struct_ops map", []inspect.By{inspect.ID, inspect.Name}}
+
+func structOpsObject() object {
+	return object{
+		name:  "struct_ops",
+		short: "See and handle programs that are the functions of a struct of the kernel's",
+		long: `Struct_ops are maps whose programs the kernel calls as the functions of one of its
+structs, such as those of TCP congestion control. The words, options and JSON are
+those of bpftool. What is in one shows l3af map dump.`,
+		verbs: []verb{{
+			name: "show", aliases: []string{"list"}, args: "[STRUCT_OPS_MAP]",
+			short: "Show which there are",
+			long:  `Show lists them, registered or not. STRUCT_OPS_MAP is ` + structOpsSelection.usage() + `.`,
+			run:   (*call).structOpsShow,
+		}, {
+			name: "register", args: "OBJ LINK_DIR",
+			short: "Load those of an object file, and have the kernel use them",
+			long: `Register loads all of an object file, of its section .struct_ops.link, and registers
+them for as long as their links are there, which it pins in the folder LINK_DIR
+of bpffs by their names. The section .struct_ops, of which there are no links, is not
+read.`,
+			example: "  l3af struct_ops register still.bpf.o /sys/fs/bpf/tcp",
+			run:     (*call).structOpsRegister,
+		}, {
+			name: "unregister", args: "STRUCT_OPS_MAP",
+			short: "Have the kernel use them no more",
+			long:  `Unregister takes those of a name or an id. STRUCT_OPS_MAP is ` + structOpsSelection.usage() + `.`,
+			run:   (*call).structOpsUnregister,
+		}},
+	}
+}
+
+func (c *call) structOpsShow() error {
+	s, err := c.lastSelector(structOpsSelection)
+	if err != nil {
+		return err
+	}
+	list, err := inspect.StructOpsMaps(s)
+	if err != nil {
+		return structOpsSelection.explain(s, err)
+	}
+	if err := c.found(structOpsSelection, s, len(list)); err != nil {
+		return err
+	}
+	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
+		var b strings.Builder
+		for _, o := range list {
+			fmt.Fprintf(&b, "%d: %-15s %-32s\n", o.ID, o.Name, o.Kernel)
+		}
+		_, err := io.WriteString(w, b.String())
+		return err
+	})
+}
+
+func (c *call) structOpsRegister() error {
+	file, err := c.next("object file")
+	if err != nil {
+		return err
+	}
+	dir, err := c.next("folder for links")
+	if err != nil {
+		return &usageError{err.Error(), "what is registered goes with its link: name a folder of bpffs to pin it in"}
+	}
+	if err := c.end(); err != nil {
+		return err
+	}
+	o, err := loader.Open(file)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, name := range o.Maps {
+		if o.Spec.Maps[name].Type == ebpf.StructOpsMap {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("object %s: it has no struct_ops", file)
+	}
+	coll, err := o.Load("/sys/fs/bpf", c.opts.debug)
+	if err != nil {
+		return fmt.Errorf("load: %w", err)
+	}
+	defer coll.Close()
+	for _, name := range names {
+		l, err := link.AttachStructOps(link.StructOpsOptions{Map: coll.Maps[name]})
+		if err != nil {
+			return fmt.Errorf("register %s: %w", name, err)
+		}
+		err = c.pin(filepath.Join(dir, name), l)
+		l.Close()
+		if err != nil {
+			return fmt.Errorf("link of %s: %w", name, err)
+		}
+		info, err := coll.Maps[name].Info()
+		if err != nil {
+			return err
+		}
+		id, _ := info.ID()
+		if err := c.structOpsNote("registered", inspect.Selector{By: inspect.ID, ID: uint32(id)}); err != nil {
+			return err
+		}
+	}
+	return c.done()
+}
+
+// structOpsNote tells people what was done with one; JSON has null.
+func (c *call) structOpsNote(done string, s inspect.Selector) error {
+	list, err := inspect.StructOpsMaps(s)
+	if err != nil || c.opts.asJSON(c.app) {
+		return err
+	}
+	for _, o := range list {
+		fmt.Fprintf(c.err, "%s %s %s id %d\n", done, o.Kernel, o.Name, o.ID)
+	}
+	return nil
+}
+
+func (c *call) structOpsUnregister() error {
+	s, err := c.selector(structOpsSelection)
+	if err != nil {
+		return err
+	}
+	if err := c.end(); err != nil {
+		return err
+	}
+	list, err := inspect.StructOpsMaps(s)
+	if err == nil && len(list) == 0 {
+		return structOpsSelection.explain(s, fs.ErrNotExist)
+	} else if err != nil {
+		return structOpsSelection.explain(s, err)
+	}
+	for _, o := range list {
+		only := inspect.Selector{By: inspect.ID, ID: o.ID}
+		maps, err := inspect.OpenMaps(only)
+		if err != nil {
+			return structOpsSelection.explain(only, err)
+		}
+		err = bpfsys.Delete(maps[0], make([]byte, 4))
+		if err == nil {
+			err = c.structOpsNote("unregistered", only)
+		}
+		closeAll(maps)
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			return fmt.Errorf("unregister %s id %d: it is not registered", o.Name, o.ID)
+		case errors.Is(err, unix.EOPNOTSUPP):
+			return &hinted{fmt.Errorf("unregister %s id %d: a link holds it", o.Name, o.ID), "l3af link show tells which, l3af link detach ends it"}
+		case err != nil:
+			return fmt.Errorf("unregister %s id %d: %w", o.Name, o.ID, err)
+		}
+	}
+	return c.done()
+}
