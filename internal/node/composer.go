@@ -162,8 +162,11 @@ func (c *composed) full(again func() (*composed, error)) (*chain.Chain, error) {
 		if other.light.ID != c.light.ID {
 			return nil, fmt.Errorf("composed again it is chain %s, not %s", other.light.ID, c.light.ID)
 		}
+		other.mu.Lock() // others may have it as well
 		c.room, c.compose = other.room, other.compose
-		if c.whole, other.whole = other.whole, nil; c.whole != nil {
+		c.whole, other.whole = other.whole, nil
+		other.mu.Unlock()
+		if c.whole != nil {
 			return c.whole, nil
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -114,56 +113,6 @@ func TestDamagedRevision(t *testing.T) {
 func isConflict(err error, current int, busy bool) bool {
 	var c *l3af.ConflictError
 	return errors.As(err, &c) && c.Current == current && c.Busy == busy
-}
-
-// A package that is missing in the store stops its chain only; when it is
-// there again, the chain is mended without an apply.
-func TestMissingPackage(t *testing.T) {
-	r := newRig(t)
-	r.apply(state("namespace")) // only other.bpf.o
-	r.apply(state("hooks"))     // a is tiny, at xdp and tc-ingress
-	digest := r.n.Current().Packages[state("one").Chains[0].Programs[0].Package]
-	r.n.Close()
-	from, to := filepath.Join(r.dir, "packages", digest), filepath.Join(r.dir, "away")
-	if err := os.Rename(from, to); err != nil {
-		t.Fatal(err)
-	}
-	before := r.k.Running()
-	r.k.Reboot()
-	r.restart()
-	s := r.status()
-	for _, at := range []string{"xdp/v0", "tc-ingress/v0"} {
-		if c := chainAt(t, s, at); c.State != l3af.Failed || !strings.Contains(c.Error, "package") {
-			t.Errorf("%+v", c)
-		}
-	}
-	if c := chainAt(t, s, "tc-egress/v0"); c.State != l3af.Running {
-		t.Errorf("%+v", c)
-	}
-	wantSteps(t, r.reconcile())
-	if err := os.Rename(to, from); err != nil {
-		t.Fatal(err)
-	}
-	wantSteps(t, r.reconcile(), "attach xdp/v0", "attach tc-ingress/v0")
-	if after := r.k.Running(); !reflect.DeepEqual(after, before) {
-		t.Errorf("running %v, was %v", after, before)
-	}
-
-	// While it runs, a missing package changes nothing; applying the same
-	// state puts it back.
-	if err := os.RemoveAll(from); err != nil {
-		t.Fatal(err)
-	}
-	r.restart()
-	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Failed || c.ID != before[hookOf("xdp/v0")] || c.ProgramID == 0 {
-		t.Errorf("%+v", c)
-	}
-	if a := r.apply(state("hooks")); a.Changed || len(a.Steps) > 0 {
-		t.Errorf("applied again: %+v", a)
-	}
-	if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running {
-		t.Errorf("%+v", c)
-	}
 }
 
 // What cannot be removed, read or counted is told, and done when it can be.
@@ -476,48 +425,6 @@ func TestStatusDuringRemoval(t *testing.T) {
 		if p.Packets != 0 {
 			t.Errorf("%+v", p)
 		}
-	}
-}
-
-// A revision that cannot be read just now keeps its packages, and so does the
-// current one whatever became of its file.
-func TestPackagesAreKept(t *testing.T) {
-	r := newRig(t)
-	stored := func() int {
-		list, err := os.ReadDir(filepath.Join(r.dir, "packages"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(list)
-	}
-	path := func(n int) string { return filepath.Join(r.dir, "revisions", revisionName(n)) }
-	r.apply(state("two")) // two packages
-	r.apply(state("empty"))
-	r.restart()
-	if err := os.Rename(path(1), path(1)+".away"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(revisionName(1), path(1)); err != nil { // to itself: ELOOP
-		t.Fatal(err)
-	}
-	r.apply(state("removed")) // one of them
-	if n := stored(); n != 2 {
-		t.Errorf("%d packages", n)
-	}
-	if err := os.Rename(path(1)+".away", path(1)); err != nil {
-		t.Fatal(err)
-	}
-	if a, err := r.n.Rollback(context.Background(), 1, "test", -1); err != nil || len(a.Failed) != 0 {
-		t.Fatalf("%+v, %v", a, err)
-	}
-	for n := 1; n <= 4; n++ {
-		if err := os.WriteFile(path(n), []byte("{"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r.n.prune()
-	if n := stored(); n != 2 {
-		t.Errorf("%d packages", n)
 	}
 }
 

@@ -264,7 +264,8 @@ func (m *made) load(c *composer, t host.Target) (host.Load, error) {
 }
 
 // mend tries again to compose what could not be composed before, as when a
-// package was missing and is there now.
+// package was missing and is there now. Who looks at what there was meanwhile
+// sees none of it change.
 func (n *Node) mend() {
 	mended := slices.Clone(n.made)
 	changed := false
@@ -276,8 +277,12 @@ func (n *Node) mend() {
 		}
 	}
 	if changed {
-		n.view.Lock()
+		for i, m := range mended {
+			one := *m
+			mended[i] = &one
+		}
 		share(mended)
+		n.view.Lock()
 		n.made = mended
 		n.view.Unlock()
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
@@ -290,38 +289,6 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	}
 }
 
-// While a package is on its way the machine is looked after, and who asked for
-// it may give up.
-func TestPackagesComeSlowly(t *testing.T) {
-	r := newRig(t)
-	r.apply(state("one"))
-	asked := make(chan bool, 10)
-	r.n.opts.Open = func(ctx context.Context, ref string) (*artifact.Package, error) {
-		asked <- true
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error)
-	go func() {
-		_, err := r.n.Apply(ctx, state("two"), "test", -1)
-		done <- err
-	}()
-	<-asked
-	r.k.DeleteInterface("", "v0")
-	r.k.AddInterface("", "v0")
-	wantSteps(t, r.reconcile(), "attach xdp/v0")
-	cancel()
-	if err := <-done; err == nil || !strings.Contains(err.Error(), "chains[0].programs[0].package: context canceled") {
-		t.Errorf("given up: %v", err)
-	}
-	if rev := r.n.Current(); rev.Number != 1 {
-		t.Errorf("revision %d", rev.Number)
-	}
-	r.n.opts.Open = openCached
-	r.apply(state("two"))
-}
-
 // A rollback brings the old packages back, whatever became of the files.
 func TestRollback(t *testing.T) {
 	r := newRig(t)
@@ -428,67 +395,3 @@ func TestFiftyRevisions(t *testing.T) {
 }
 
 var _ Kernel = (*fake.Kernel)(nil)
-
-// An edit leaves the packages alone that it does not want anew, even when
-// they are gone.
-func TestEditKeepsPackages(t *testing.T) {
-	r := newRig(t)
-	r.n.opts.Open = new(artifact.Opener).Open
-	path := filepath.Join(r.dir, "p.o")
-	install := func(name string) {
-		b, err := os.ReadFile(filepath.Join("testdata", name))
-		if err == nil {
-			err = os.WriteFile(path, b, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	named := func(name string) *l3af.State {
-		return &l3af.State{APIVersion: l3af.APIVersion, Chains: []l3af.Chain{{Interface: "v0", Hook: l3af.XDP, Programs: []l3af.Program{{Name: name, Package: path}}}}}
-	}
-	fresh := false
-	edit := func(name string) *l3af.Applied {
-		t.Helper()
-		a, err := r.n.Edit(context.Background(), named(name), "test", -1, func(string) bool { return fresh })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return a
-	}
-	entries := func() string {
-		t.Helper()
-		list, err := r.n.Entries(context.Background(), path, "p.o", fresh)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return fmt.Sprint(list)
-	}
-	install("tiny.bpf.o")
-	edit("p")
-	was := r.n.Current().Packages
-	const tiny = "[{tiny } {tiny_probe raw_tracepoint/sched_process_exec} {tiny_tc }]"
-	if got := entries(); got != tiny {
-		t.Errorf("entries %s, want %s", got, tiny)
-	}
-	install("other.bpf.o")
-	edit("q")
-	if got := r.n.Current(); got.Number != 2 || !maps.Equal(got.Packages, was) || entries() != tiny {
-		t.Errorf("the package changed: %+v", got)
-	}
-	fresh = true
-	edit("q")
-	if got := r.n.Current(); got.Number != 3 || maps.Equal(got.Packages, was) || entries() == tiny {
-		t.Errorf("the package did not change: %+v", got)
-	}
-	fresh = false
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	if a := edit("p"); !a.Changed {
-		t.Errorf("without its package: %+v", a)
-	}
-	if _, err := r.n.Entries(context.Background(), path, "none.o", false); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("no such object: %v", err)
-	}
-}
