@@ -143,7 +143,9 @@ enabled: false
 	over(metrics)
 	want("GET", "/metrics", "", 200, `l3afd_BPFRunning{direction="xdpingress",ebpf_program="b",host="host",interface_name="v0",ipv4_address="192.0.2.1",version="1.0"} 1`)
 	want("GET", "/l3af/configs/v1", "", 404, "")
+	want("GET", "/bpfs/v0", "", 404, "")
 	over(debug)
+	want("GET", "/metrics", "", 404, "")
 	var list []struct {
 		ProgID  uint32
 		Program struct{ Name string }

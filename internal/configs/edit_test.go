@@ -305,6 +305,15 @@ func TestTranslate(t *testing.T) {
 	if !reflect.DeepEqual(q.Agent, agent) || q.Package != "https://other/repo/a/1.2.3/bookworm/a.tar.gz" || !q.Disabled || q.PinPath != "/sys/fs/bpf/tc/globals/eth0/a/1_2_3" {
 		t.Errorf("got %+v with agent %+v\nwant agent %+v", q, q.Agent, agent)
 	}
+	// An update alone is one, without anything that is started.
+	p.CmdStart = ""
+	e, err = testHost().Add(t.Context(), new(l3af.State), []Interface{{HostName: "host", Iface: "eth0", Programs: &Programs{TCEgress: []Program{p}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := e.State.Chains[0].Programs[0].Agent; !reflect.DeepEqual(got, &l3af.Agent{Update: agent.Update}) {
+		t.Errorf("got %+v", got)
+	}
 }
 
 func roundTrip(t *testing.T, s *l3af.State) *l3af.State {

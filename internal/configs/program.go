@@ -180,16 +180,24 @@ func underscored(name string) string { return strings.ReplaceAll(name, ".", "_")
 // agent is the userspace half of a program, with the arguments that upstream
 // gives it; those that it writes "--k =v" are "--k=v". Order is by name.
 func (h *Host) agent(iface string, d direction, p Program) *l3af.Agent {
-	if p.CmdStart == "" {
+	updates := p.CmdUpdate != "" && len(p.UpdateArgs) > 0
+	if p.CmdStart == "" && !updates {
 		return nil
 	}
-	a := &l3af.Agent{Daemon: p.UserProgramDaemon}
+	a := &l3af.Agent{}
 	about := []string{"--iface=" + iface, "--direction=" + d.arg}
 	version := "--version=" + underscored(p.Version)
 	logs := []string{}
 	if h.LogDir != "" {
 		logs = append(logs, "--log-dir="+h.LogDir)
 	}
+	if updates {
+		a.Update = slices.Concat(command(p.CmdUpdate), about, []string{"--cmd=update", version}, logs, arguments(p.UpdateArgs))
+	}
+	if p.CmdStart == "" {
+		return a
+	}
+	a.Daemon = p.UserProgramDaemon
 	a.Start = slices.Concat(command(p.CmdStart), about, []string{version}, logs)
 	if p.RulesFile != "" && p.Rules != "" {
 		file := path.Join(d.arg, p.RulesFile)
@@ -197,9 +205,6 @@ func (h *Host) agent(iface string, d direction, p Program) *l3af.Agent {
 		a.Start = append(a.Start, "--rules-file="+file)
 	}
 	a.Start = append(a.Start, arguments(p.StartArgs)...)
-	if p.CmdUpdate != "" && len(p.UpdateArgs) > 0 {
-		a.Update = slices.Concat(command(p.CmdUpdate), about, []string{"--cmd=update", version}, logs, arguments(p.UpdateArgs))
-	}
 	if a.Daemon {
 		a.CPU, a.Memory = p.CPU, int64(p.Memory)
 		if p.CmdStop != "" {
