@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
 
 	"l3af"
@@ -72,6 +74,8 @@ func (a *app) hint(err error) string {
 		return "somebody else changed the state: look with l3af diff, then apply again"
 	case errors.As(err, &refused):
 		return refused.Hint
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		return "run it as root"
 	}
 	return ""
 }

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"runtime/debug"
 	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"l3af/internal/inspect"
 )
@@ -71,6 +73,9 @@ func selected[T any](c *call, of selection, open func(inspect.Selector) ([]T, er
 func (s selection) explain(wanted inspect.Selector, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return &hinted{fmt.Errorf("%s %s: there is none", s.noun, wanted), fmt.Sprintf("l3af %s show lists what there is", s.object)}
+	}
+	if errors.Is(err, unix.EPERM) && os.Geteuid() == 0 {
+		return &hinted{err, "root lacks CAP_SYS_ADMIN here, as in a container"}
 	}
 	return err
 }

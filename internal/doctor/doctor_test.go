@@ -199,9 +199,9 @@ func TestExamine(t *testing.T) {
 			p.node.Report.Chains = []l3af.ChainStatus{{Interface: "v0", Hook: l3af.TCIngress, State: l3af.Waiting}}
 		},
 		want: []string{
-			`^note pins the link of tc-ingress/v0 \(\d+\) has lost its interface l3afd attaches the chain anew when the interface comes$`,
-			`^note pins link \d+ \(tcx\) has lost its interface, and is pinned at .*/team/link rm .*/team/link$`,
-			`^note pins link \d+ \(tcx\) has lost its interface, and is held by sleep \(\d+\) it goes when they close it$`,
+			`^note pins the link of tc-ingress/v0 \(\d+\) holds nothing any more: its interface went, or somebody detached it l3afd attaches the chain anew when the interface is there$`,
+			`^note pins link \d+ \(tcx\) holds nothing any more, since its interface went or somebody detached it, and is pinned at .*/team/link rm .*/team/link$`,
+			`^note pins link \d+ \(tcx\) holds nothing any more, since its interface went or somebody detached it, and is held by sleep \(\d+\) it goes when they close it$`,
 		},
 	}, {
 		name: "programs of others at our hooks",

@@ -27,14 +27,14 @@ func (e *examination) pins(context.Context) {
 			continue
 		}
 		if target, ours := e.pinned(l.Pinned); ours {
-			e.say(Note, "l3afd attaches the chain anew when the interface comes", "the link of %s (%d) has lost its interface", target, l.ID)
+			e.say(Note, "l3afd attaches the chain anew when the interface is there", "the link of %s (%d) holds nothing any more: its interface went, or somebody detached it", target, l.ID)
 			continue
 		}
 		where, fix := "held by "+holders(l.Pids), "it goes when they close it"
 		if len(l.Pinned) > 0 {
 			where, fix = "pinned at "+strings.Join(l.Pinned, ", "), "rm "+strings.Join(l.Pinned, " ")
 		}
-		e.say(Note, fix, "link %d (%s) has lost its interface, and is %s", l.ID, l.Type, where)
+		e.say(Note, fix, "link %d (%s) holds nothing any more, since its interface went or somebody detached it, and is %s", l.ID, l.Type, where)
 	}
 	if e.status == nil {
 		return // nobody says what is wanted
