@@ -210,4 +210,8 @@ func TestGoldenRest(t *testing.T) {
 		printBTF(&b, &o)
 	}
 	golden(t, "btf_show_rest", b.String())
+
+	b.Reset()
+	printToken(&b, &inspect.Token{Info: "/run/bpf", Cmds: []string{"map_create", "prog_load"}, Maps: []string{"any"}})
+	golden(t, "token_show", b.String())
 }

@@ -85,6 +85,7 @@ func objects() []object {
 		btfObject(),
 		structOpsObject(),
 		iterObject(),
+		tokenObject(),
 	}
 }
 

@@ -113,6 +113,9 @@ Try "l3af demo" first: it needs root and nothing else.`,
 		if len(args) == 0 {
 			return cmd.Help()
 		}
+		if args[0] == "gen" {
+			return &usageError{`unknown command "gen"`, "bpftool gen is for building, and l3af is not: libbpf's skeletons come from bpftool, Go's from bpf2go"}
+		}
 		var names []string
 		for _, c := range root.Commands() {
 			names = append(names, c.Name())
