@@ -29,10 +29,11 @@ a ring buffer, until it is interrupted. They are taken away from who reads the m
 at the same time.
 
 type is a struct of the BTF of FILE, or of the programs that use the map and their
-other maps: events are printed by it; JSON has the bytes, too. With JSON each event is one document on a line of its
-own; with --bpftool-compat they are the elements of one array.`,
+other maps: events are printed by it; JSON has the bytes, too. With -j and -p events
+are the elements of one array, which ends when the command does; with -o json each
+is a document on a line of its own.`,
 		example: `  l3af map event_pipe name events
-  l3af map event_pipe name events type event -j
+  l3af map event_pipe name events type event -o json | jq .formatted
   l3af map event_pipe id 12 cpu 0 index 0
   l3af map event_pipe name ring type event file ./probe.bpf.o --count 10`,
 		flags: func(f *pflag.FlagSet) {
@@ -193,9 +194,9 @@ var errEnough = errors.New("enough")
 
 func (c *call) printEvents(r events.Reader, p *eventPrinter, count uint) error {
 	inJSON := c.opts.asJSON(c.app)
-	p.w.Indent = c.indent()
-	array := inJSON && c.opts.compat
+	array := c.opts.json || c.opts.pretty
 	if array {
+		p.w.Indent = c.indent()
 		p.w.BeginArray()
 	}
 	n := uint(0)

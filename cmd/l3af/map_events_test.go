@@ -54,7 +54,7 @@ func TestMapEvents(t *testing.T) {
 
 	for name, want := range map[string]string{"perf": `"way":"WAY_PERF","comm":"tell"`, "ring": `"way":"WAY_RING","comm":"tell"`} {
 		args := []string{"map", "event_pipe", "id", id(name), "type", "event", "--count", "3"}
-		lines := strings.Split(strings.TrimSpace(string(l3afSays(t, append(args, "-j")...))), "\n")
+		lines := strings.Split(strings.TrimSpace(string(l3afSays(t, append(args, "-o", "json")...))), "\n")
 		for _, l := range lines {
 			if !json.Valid([]byte(l)) || !strings.Contains(l, want) {
 				t.Errorf("%s: %s, want %s in it", name, l, want)
@@ -99,7 +99,7 @@ func TestMapEvents(t *testing.T) {
 		}
 		return fmt.Sprint(list[0]["data"].([]any)[8:], list[0]["type"], keys(t, mustJSON(t, list[0])))
 	}
-	ours := l3afSays(t, "map", "event_pipe", "id", id("perf"), "--count", "2", "-j", "--bpftool-compat")
+	ours := l3afSays(t, "map", "event_pipe", "id", id("perf"), "--count", "2", "-j")
 	if o, b := shape("l3af", ours), shape("bpftool", theirs); o != b {
 		t.Errorf("event: got %s, want %s", o, b)
 	}
