@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -33,6 +35,27 @@ func TestPrintable(t *testing.T) {
 			t.Errorf("%q: the word %q, want %q", c.text, got, c.word)
 		}
 	}
+}
+
+// Whatever is written, nothing of it drives a terminal, and words stay on a line.
+func FuzzPrintable(f *testing.F) {
+	for _, s := range []string{"", "plain\n\ttext", "\x1b[2J", "\xff\xc3\xa9", "\u009b\u202e", "é→"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		var b bytes.Buffer
+		if n, err := (printable{&b}).Write([]byte(s)); err != nil || n != len(s) {
+			t.Fatal(n, err)
+		}
+		for _, c := range []struct{ text, keep string }{{b.String(), "\n\t"}, {word(s), ""}} {
+			if !utf8.ValidString(c.text) || strings.ContainsFunc(c.text, func(r rune) bool { return !unicode.IsPrint(r) && !strings.ContainsRune(c.keep, r) }) {
+				t.Errorf("%q became %q", s, c.text)
+			}
+			if escaped(c.text, c.keep) != c.text {
+				t.Errorf("%q is not the same again", c.text)
+			}
+		}
+	})
 }
 
 // A process that holds a map, and the folder of a pin, may have any name.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -31,4 +32,18 @@ func TestTokens(t *testing.T) {
 	if !reflect.DeepEqual(list, want) {
 		t.Errorf("got %+v, want %+v", list, want)
 	}
+}
+
+// Options are read as they stand, whatever they are.
+func FuzzParseToken(f *testing.F) {
+	f.Add("rw,relatime,delegate_cmds=map_create:prog_load,delegate_maps=any")
+	f.Add("delegate_progs=,delegate_attachs=:")
+	f.Add("")
+	f.Fuzz(func(t *testing.T, options string) {
+		o, ok := parseToken(options)
+		all := slices.Concat(o.Cmds, o.Maps, o.Progs, o.Attachs)
+		if ok != (len(all) > 0) || slices.ContainsFunc(all, func(s string) bool { return strings.ContainsAny(s, ",:") || !strings.Contains(options, s) }) {
+			t.Errorf("%q: %t, %q", options, ok, all)
+		}
+	})
 }
