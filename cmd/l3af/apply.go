@@ -147,9 +147,7 @@ func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, plan bool) erro
 			}
 		}
 		if !plan {
-			if err := a.addWaiting(ctx, t); err != nil {
-				return err
-			}
+			a.addWaiting(ctx, t)
 		}
 		return t.print(a.out)
 	})
@@ -160,18 +158,18 @@ func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, plan bool) erro
 }
 
 // addWaiting names the chains that wait for their interface: that is no
-// mistake, but it may be a misspelled name.
-func (a *app) addWaiting(ctx context.Context, t *table) error {
+// mistake, but it may be a misspelled name. A daemon that has ended since it
+// applied the state cannot say.
+func (a *app) addWaiting(ctx context.Context, t *table) {
 	st, err := a.client().Status(ctx)
 	if err != nil {
-		return err
+		return
 	}
 	for _, c := range st.Chains {
 		if c.State == l3af.Waiting {
 			t.add("", "waiting", hookName(c), cmp.Or(c.Error, "no such interface yet"))
 		}
 	}
-	return nil
 }
 
 // trouble is what is wrong with a hook or probe; most errors name it already.

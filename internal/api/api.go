@@ -55,6 +55,9 @@ type Node interface {
 	// Events sends what happened lately, behind the event with the ID after if
 	// that is part of it, then what happens until ctx ends.
 	Events(ctx context.Context, after string) <-chan l3af.Event
+	// Hurry has Apply and its like answer that wait for agents, and wait for none
+	// any more.
+	Hurry()
 	Inspector
 }
 
@@ -81,6 +84,9 @@ type Server struct {
 	mux       *http.ServeMux
 	keepAlive time.Duration // between comments of an event stream
 	leaving   sync.WaitGroup
+	limits    limits
+	hurry     func() // see leave
+	hurried   atomic.Bool
 
 	configs    *configs.Host
 	meters     *configsMetrics
@@ -93,7 +99,12 @@ type Server struct {
 // New returns the API of a node. A request that did not come through
 // [Server.Serve] can only read.
 func New(node Node, opts Options) *Server {
-	s := &Server{node: node, log: opts.Log, group: opts.Group, keepAlive: 15 * time.Second}
+	s := &Server{node: node, log: opts.Log, group: opts.Group, keepAlive: 15 * time.Second,
+		limits: limits{stop: 10 * time.Second, handover: 2 * time.Minute, answer: 5 * time.Second}}
+	s.hurry = sync.OnceFunc(func() {
+		s.hurried.Store(true)
+		node.Hurry()
+	})
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -42,7 +42,7 @@ func group(t *testing.T) string {
 
 // serve serves a node on a new socket for the length of the test, and checks
 // in the end that nothing of it is left.
-func serve(t *testing.T, node Node, opts Options) (socket string, stop func()) {
+func serve(t *testing.T, node Node, opts Options, change ...func(*Server)) (socket string, stop func()) {
 	t.Helper()
 	runtime.GC()
 	goroutines, fds := runtime.NumGoroutine(), descriptors(t)
@@ -61,6 +61,9 @@ func serve(t *testing.T, node Node, opts Options) (socket string, stop func()) {
 	}
 	s := New(node, opts)
 	s.keepAlive = 20 * time.Millisecond
+	for _, f := range change {
+		f(s)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, l) }()

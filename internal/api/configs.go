@@ -133,12 +133,15 @@ func (s *Server) configsTry(ctx context.Context, w http.ResponseWriter, by strin
 	}
 	if err == nil {
 		if failed := failedOf(applied, now, edit.State); len(failed) > 0 {
-			err = errors.Join(failed...)
+			reason := configs.Invalid
+			if err = errors.Join(failed...); s.hurried.Load() {
+				err, reason = errors.New("l3afd is ending before all agents are started: send the request again"), configs.Unavailable
+			}
 			if back := s.takeBack(ctx, revision, applied.Revision, by); back != nil {
 				s.log.Error("a refused change could not be taken back", "error", back)
 				err = fmt.Errorf("%w\nand what ran before could not be restored: %w", err, back)
 			}
-			err = &configs.Error{Reason: configs.Invalid, Err: err}
+			err = &configs.Error{Reason: reason, Err: err}
 		}
 	}
 	if err != nil {

@@ -14,12 +14,12 @@ import (
 // time then, since those that come wait and are not refused.
 var ErrHandover = errors.New("another l3afd takes over")
 
-const (
-	// graceful is how long requests under way may take when the daemon stops.
-	graceful = 10 * time.Second
-	// patient is that when another takes over.
-	patient = 2 * time.Minute
-)
+// limits are how long requests under way may take.
+type limits struct {
+	stop     time.Duration // when the daemon stops
+	handover time.Duration // when another takes over
+	answer   time.Duration // then, without waiting for agents
+}
 
 // aside runs what the request of ctx waits for that may make the server end:
 // the end of the server does not wait for it, and its answer is given all the
@@ -38,22 +38,24 @@ func (s *Server) Wait() { s.leaving.Wait() }
 
 // leave waits for what is under way at a server that accepts nothing more. It
 // returns when only requests are left that are aside, and those end it. What
-// takes too long is cut off.
+// takes long must answer with what it has come to, and is cut off if it does not.
 //
 // It is not [http.Server.Shutdown], which closes a connection without an answer
 // whose request has just come.
 func (s *Server) leave(ctx context.Context, srv *http.Server, u *underWay) {
-	limit := graceful
+	limit := s.limits.stop
 	if errors.Is(context.Cause(ctx), ErrHandover) {
-		limit = patient
+		limit = s.limits.handover
 	}
-	late := time.AfterFunc(limit, func() {
+	hurry := time.AfterFunc(limit, s.hurry)
+	late := time.AfterFunc(limit+s.limits.answer, func() {
 		s.log.Warn("requests cut off")
 		srv.Close()
 		u.change(func() { u.late = true })
 	})
 	s.leaving.Go(func() {
 		u.wait(func() bool { return len(u.conns) == 0 })
+		hurry.Stop()
 		late.Stop()
 		srv.Close()
 	})

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -81,7 +80,7 @@ func (r *round) agents(w *want, first func() error) (up bool, err error) {
 		n.agents.Want(spec)
 	}
 	if busy = busy || len(idle) > 0; busy {
-		n.pending[w.target] = specs
+		n.pending[w.target] = starting{w.made.id, specs}
 	}
 	return !busy && err == nil, err
 }
@@ -192,7 +191,7 @@ func (r *round) agentsAgain(w *want) {
 	}
 	for _, spec := range specs {
 		if r.n.agents.Again(spec) {
-			r.n.pending[w.target] = specs
+			r.n.pending[w.target] = starting{w.made.id, specs}
 		}
 	}
 }
@@ -220,22 +219,37 @@ func (r *round) leaveAgents() {
 	})
 }
 
+// Hurry has an apply answer that waits for agents, and those that come not wait
+// for any: it is for a daemon that is about to end. The next one goes on with
+// what they did not come to.
+func (n *Node) Hurry() { n.hurry() }
+
+// starting are agents that a target waits for.
+type starting struct {
+	id    string // of the chain that they are wanted for
+	specs []*agent.Spec
+}
+
 // awaitAgents returns when no agent is being started any more that the last
-// reconcile left. n.mu is held, but not meanwhile: others look after what else
+// reconcile left, or nobody is to wait longer: left are the targets then that
+// wait for theirs. n.mu is held, but not meanwhile: others look after what else
 // there is, and leave the targets alone that are waited for.
-func (n *Node) awaitAgents() error {
+func (n *Node) awaitAgents() (left []l3af.Step) {
 	var specs []*agent.Spec
 	n.awaited = map[host.Target]bool{}
-	for t, list := range n.pending {
+	for t, s := range n.pending {
 		n.awaited[t] = true
-		specs = append(specs, list...)
+		specs = append(specs, s.specs...)
+		left = append(left, l3af.Step{Verb: verbAttach, Target: t.String(), To: s.id,
+			Error: t.String() + ": its agents are still being started, and l3afd is ending: the next one goes on with that"})
 	}
 	n.mu.Unlock()
-	err := n.agents.Wait(context.Background(), specs)
+	err := n.agents.Wait(n.hurried, specs)
 	n.mu.Lock()
 	n.awaited = nil
-	if err != nil || n.closed {
-		return errClosed
+	if err == nil && !n.closed {
+		return nil
 	}
-	return nil
+	slices.SortFunc(left, func(a, b l3af.Step) int { return strings.Compare(a.Target, b.Target) })
+	return left
 }

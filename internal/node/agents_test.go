@@ -153,6 +153,64 @@ func TestSlowAgent(t *testing.T) {
 	}
 }
 
+// An apply that waits for agents answers when the daemon is about to end, or
+// does: its revision is in force, and what it did not come to is left to the
+// next daemon.
+func TestApplyCutOff(t *testing.T) {
+	for name, end := range map[string]func(r *rig){
+		"about to end": func(r *rig) { r.n.Hurry() },
+		"ended":        func(r *rig) { r.n.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			defer r.endAgents()
+			r.k.Point = nil
+			r.apply(state("two"))
+			before := r.k.Running()[hookOf("xdp/v0")]
+			enough := filepath.Join(r.dir, "enough")
+			s := withAgent(l3af.Agent{Start: []string{"init", "slow", enough}})
+			s.Chains = append(s.Chains, state("globs").Chains[2]) // w1
+			type answer struct {
+				*l3af.Applied
+				error
+			}
+			answers := make(chan answer)
+			go func() {
+				a, err := r.n.Apply(context.Background(), s, "test", -1)
+				answers <- answer{a, err}
+			}()
+			key := agentKey(hookOf("xdp/v0"), "a")
+			for deadline := time.Now().Add(20 * time.Second); r.n.agents.Status(key) == nil || r.k.Running()[hookOf("xdp/w1")] == ""; time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("it is never started")
+				}
+			}
+			r.n.mu.Lock() // a link event
+			r.n.reconcile(context.Background(), false)
+			r.n.mu.Unlock()
+			end(r)
+			got := <-answers
+			const why = "xdp/v0: its agents are still being started, and l3afd is ending: the next one goes on with that"
+			if got.error != nil || !got.Changed || got.Revision != 2 || len(got.Failed) != 1 || got.Failed[0].Error != why || got.Failed[0].Target != "xdp/v0" || got.Failed[0].To == "" {
+				t.Fatalf("%+v", got)
+			}
+			wantSteps(t, got.Steps, "attach xdp/w1")
+			if now := r.k.Running()[hookOf("xdp/v0")]; now != before {
+				t.Errorf("%s runs, ran %s before", now, before)
+			}
+			if err := os.WriteFile(enough, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r.n.Close()
+			r.n = nil
+			r.restart()
+			if c := chainAt(t, r.status(), "xdp/v0"); c.State != l3af.Running || c.ID != got.Failed[0].To || c.Programs[0].Agent.State != "done" {
+				t.Errorf("in the end: %+v", c)
+			}
+		})
+	}
+}
+
 // A daemon is there as long as its program is, whatever becomes of the node.
 func TestAgentStays(t *testing.T) {
 	r := newRig(t)
@@ -330,7 +388,7 @@ func TestAgentOfLostMap(t *testing.T) {
 			return
 		}
 		switches++
-		if len(r.n.pending[hookOf("xdp/v0")]) > 0 {
+		if _, starting := r.n.pending[hookOf("xdp/v0")]; starting {
 			t.Error("the agent starts before its map is there")
 		}
 	}

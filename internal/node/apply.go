@@ -21,7 +21,8 @@ import (
 // Apply makes s the state of the node: a new revision, unless s and the
 // packages it names are what the current one is. Until the packages are there
 // an end of ctx ends it; then it returns when everything that can be done is
-// done, whether or not ctx has ended by then. Nothing is changed on an
+// done, whether or not ctx has ended by then. Only [Node.Hurry] and [Node.Close]
+// cut that short, and it says what they left. Nothing is changed on an
 // [*l3af.InvalidError] or [*l3af.ConflictError].
 //
 // ifRevision is the revision that must be the current one; negative: any.
@@ -157,8 +158,12 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, check func
 	clear(n.refused)
 	applied.Steps = append([]l3af.Step{}, n.reconcile(context.WithoutCancel(ctx), true)...)
 	for len(n.pending) > 0 {
-		if err := n.awaitAgents(); err != nil {
-			return nil, err
+		if left := n.awaitAgents(); left != nil {
+			left = slices.DeleteFunc(left, func(s l3af.Step) bool { // it is known already
+				return slices.ContainsFunc(n.last, func(f l3af.Step) bool { return f.Target == s.Target })
+			})
+			applied.Revision, applied.Failed = n.revs.latest, slices.Concat(n.last, left)
+			return applied, nil
 		}
 		applied.Steps = append(applied.Steps, n.reconcile(context.WithoutCancel(ctx), false)...)
 	}

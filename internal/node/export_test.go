@@ -25,8 +25,8 @@ func Reconcile(n *Node) {
 func settle(n *Node) []l3af.Step {
 	steps := n.reconcile(context.Background(), true)
 	for len(n.pending) > 0 {
-		if err := n.awaitAgents(); err != nil {
-			panic(err)
+		if n.awaitAgents() != nil {
+			panic("the node is closed")
 		}
 		steps = append(steps, n.reconcile(context.Background(), false)...)
 	}

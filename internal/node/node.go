@@ -127,6 +127,9 @@ type Node struct {
 	applying sync.Mutex    // an apply or rollback is under way
 	changed  chan struct{} // something may have to be done
 
+	hurried context.Context // ends when nobody is to wait for agents any more
+	hurry   context.CancelFunc
+
 	mu      sync.Mutex // an apply or a reconcile is at work
 	settled map[host.Target]string
 	gone    map[host.Target]time.Time
@@ -134,7 +137,7 @@ type Node struct {
 	present map[host.Target]bool // nil: nothing is known to compare with
 	// pending are the agents that the last reconcile left others to start, by
 	// target; awaited are the targets that an apply waits for.
-	pending map[host.Target][]*agent.Spec
+	pending map[host.Target]starting
 	awaited map[host.Target]bool
 
 	view     sync.RWMutex // what Status and Current read; written under mu as well
@@ -180,6 +183,7 @@ func Open(opts Options) (n *Node, err error) {
 		settled:  map[host.Target]string{}, gone: map[host.Target]time.Time{}, refused: map[host.Target]refusal{},
 		failed: map[host.Target]error{}, notes: map[host.Target]string{}, took: map[host.Target]*chain.Chain{},
 	}
+	n.hurried, n.hurry = context.WithCancel(context.Background())
 	if err := n.disk.sweep(opts.Dir); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}

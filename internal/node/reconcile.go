@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"l3af"
-	"l3af/internal/agent"
 	"l3af/internal/chain"
 	"l3af/internal/host"
 )
@@ -57,7 +56,7 @@ type round struct {
 func (r *round) run() {
 	n := r.n
 	r.broken = map[host.Target]bool{}
-	n.pending = map[host.Target][]*agent.Spec{}
+	n.pending = map[host.Target]starting{}
 	attached, err := n.kernel.Attached()
 	if err != nil {
 		r.trouble("read", "node", fmt.Errorf("read what is attached: %w", err))

@@ -24,13 +24,27 @@ type Node struct {
 	Panic  bool        // Status panics
 	Busy   bool        // another apply is under way
 	Fails  string      // a target, such as xdp/eth0, that fails whatever runs there
+	// Starting, when set, has the agents of all targets that are applied take their
+	// time: an apply sends to it when it waits for them, until Hurry.
+	Starting chan struct{}
 
 	mu      sync.Mutex
 	revs    []l3af.Revision // newest first
 	happen  []l3af.Event
 	more    chan struct{} // closed when something happens
 	Streams sync.WaitGroup
+
+	once    sync.Once
+	hurried chan struct{}
 }
+
+func (n *Node) hurry() chan struct{} {
+	n.once.Do(func() { n.hurried = make(chan struct{}) })
+	return n.hurried
+}
+
+// Hurry ends the waiting for agents.
+func (n *Node) Hurry() { close(n.hurry()) }
 
 // Apply makes a new revision unless s is the current one.
 func (n *Node) Apply(_ context.Context, s *l3af.State, by string, ifRevision int) (*l3af.Applied, error) {
@@ -57,6 +71,18 @@ func (n *Node) apply(s *l3af.State, by string, ifRevision int) (*l3af.Applied, e
 			step.Error = "load: refused"
 			a.Failed = append(a.Failed, step)
 		}
+	}
+	if n.Starting != nil {
+		select {
+		case n.Starting <- struct{}{}:
+			<-n.hurry()
+		case <-n.hurry():
+		}
+		for _, step := range a.Steps {
+			step.Error = step.Target + ": its agents are still being started"
+			a.Failed = append(a.Failed, step)
+		}
+		a.Steps = nil
 	}
 	a.Revision++
 	n.revs = slices.Insert(n.revs, 0, l3af.Revision{Number: a.Revision, Time: time.Now().UTC(), By: by, State: *s})
