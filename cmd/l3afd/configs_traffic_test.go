@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -60,7 +61,9 @@ func TestUpstreamTraffic(t *testing.T) {
 	u := newUpstream(t)
 	u.packCounting("1.0", "gate", "a", "b", "c", "d")
 	u.packCounting("2.0", "gate", "a", "b", "c", "d")
+	u.pack("slow", "1.0", "l3af_count.tar.gz", []string{"count.bpf.o"}, map[string]string{"start": "#!/bin/sh\nsleep 0.5\n"})
 	u.start()
+	u.killsLast()
 	bad := newStream(t, "192.0.2.66", "192.0.2.1")
 	goods := []*stream{newStream(t, "192.0.2.2", "192.0.2.1"), newStream(t, "192.0.2.2", "192.0.2.1"), newStream(t, "192.0.2.2", "192.0.2.1")}
 	port := bad.in.LocalAddr().(*net.UDPAddr).Port
@@ -79,6 +82,7 @@ func TestUpstreamTraffic(t *testing.T) {
 		return f
 	}
 	p := func(name string, seq int) fields { return counting(name, seq, nil) }
+	slow := func(args fields) fields { return counting("slow", 1, fields{"cmd_start": "start", "start_args": args}) }
 	with := func(f fields, key string, v any) fields { f[key] = v; return f }
 	for _, g := range goods {
 		g.carries(10, true)
@@ -88,9 +92,9 @@ func TestUpstreamTraffic(t *testing.T) {
 
 	noRoom := dropped(t)
 	began := time.Now()
-	bad.flow(3)
+	bad.flow(5)
 	for _, g := range goods {
-		g.flow(10)
+		g.flow(15)
 	}
 	var prior uint64
 	counts := func(what string) {
@@ -124,6 +128,8 @@ func TestUpstreamTraffic(t *testing.T) {
 			{"enabled", "update", xdpList(p("a", 1), p("b", 4), p("c", 3), gate(9, nil)), "a c b gate", ""},
 			{"more in a map", "update", xdpList(p("a", 1), p("b", 4), p("c", 3), gate(9, fields{"map_args": args(port, 9, 10)})), "a c b gate", ""},
 			{"another entry", "update", xdpList(with(p("a", 1), "object_file", "./count.bpf.o"), p("b", 4), with(p("c", 3), "map_name", ""), gate(9, nil)), "a c b gate", ""},
+			{"a slow agent", "add", xdpList(slow(nil)), "a slow c b gate", ""},
+			{"its start_args", "update", xdpList(slow(fields{"x": "1"}), gate(9, nil)), "slow gate", ""},
 			{"the gate alone", "update", xdpList(gate(9, nil)), "gate", ""},
 		} {
 			u.does(step.verb, step.body)
@@ -149,6 +155,17 @@ func TestUpstreamTraffic(t *testing.T) {
 		counts("stop")
 		u.does("update", xdpList(gate(5, nil)))
 	}
+	u.does("update", xdpList(p("a", 1), gate(2, nil), p("b", 3)))
+	for range rounds {
+		pid := u.pid()
+		if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		u.changes(pid)
+		u.settled()
+		u.runs("a gate b")
+		counts("handover")
+	}
 	took := time.Since(began)
 	bad.halt()
 	sent := bad.sent.Load()
@@ -168,6 +185,7 @@ func TestUpstreamTraffic(t *testing.T) {
 		t.Errorf("%d packets lost, %d of them by the sending device", lost, noRoom)
 	}
 	u.does("update", `[{"host_name":"host","iface":"v0","bpf_programs":{"xdp_ingress":[]}}]`)
+	u.endsLast()
 }
 
 // mapIDs are the kernel's ids of pinned maps.

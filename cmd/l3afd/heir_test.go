@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -56,13 +55,6 @@ func (h *heir) put(script string) {
 	}
 }
 
-// lives reports whether a process runs our program; a pid alone may be
-// another's by now.
-func (h *heir) lives(pid int) bool {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	return err == nil && strings.Contains(string(text), h.dir)
-}
-
 func (h *heir) signal(pid int, s syscall.Signal) {
 	h.Helper()
 	if err := syscall.Kill(pid, s); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -76,18 +68,6 @@ func (h *heir) said() string {
 		h.Fatal(err)
 	}
 	return string(text)
-}
-
-// changes waits until another process than old has the state directory.
-func (h *heir) changes(old int) int {
-	h.Helper()
-	h.until("another l3afd works", func() error {
-		if pid := h.pid(); pid == old || pid == 0 || h.lives(old) {
-			return fmt.Errorf("process %d has the state directory", pid)
-		}
-		return nil
-	})
-	return h.pid()
 }
 
 // event waits for an event that holds a text.

@@ -175,6 +175,25 @@ func (n *node) pid() int {
 	return pid
 }
 
+// lives reports whether a process runs our program; a pid alone may be
+// another's by now.
+func (n *node) lives(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && strings.Contains(string(text), n.dir)
+}
+
+// changes waits until another process than old has the state directory.
+func (n *node) changes(old int) int {
+	n.Helper()
+	n.until("another l3afd works", func() error {
+		if pid := n.pid(); pid == old || pid == 0 || n.lives(old) {
+			return fmt.Errorf("process %d has the state directory", pid)
+		}
+		return nil
+	})
+	return n.pid()
+}
+
 // until waits until f says nil.
 func (n *node) until(what string, f func() error) {
 	n.Helper()
