@@ -121,6 +121,17 @@ type Applied struct {
 	// Tried are the chains of a plan that the kernel was asked to take: those
 	// that are not in Failed it takes.
 	Tried []Tried `json:"tried,omitempty"`
+	// Agents are those that a plan would start, change or stop.
+	Agents []AgentStep `json:"agents,omitempty"`
+}
+
+// AgentStep is what would become of the agent of a program.
+type AgentStep struct {
+	// Verb is start, stop, update, or restart: it gives way to another, or its
+	// program has other maps than it found.
+	Verb    string `json:"verb"`
+	Target  string `json:"target"`
+	Program string `json:"program"`
 }
 
 // Tried is a chain that was loaded for a try.

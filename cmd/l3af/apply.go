@@ -102,7 +102,7 @@ func (a *app) revision(ctx context.Context) (int, error) {
 func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, plan bool) error {
 	err := a.show(ap, func(bool) error {
 		switch {
-		case !ap.Changed && len(ap.Steps) == 0:
+		case !ap.Changed && len(ap.Steps)+len(ap.Agents) == 0:
 			fmt.Fprintf(a.out, "revision %d: nothing to change\n", ap.Revision)
 		case !ap.Changed && plan:
 			fmt.Fprintf(a.out, "revision %d: the same state, would be repaired\n", ap.Revision)
@@ -145,6 +145,9 @@ func (a *app) showApplied(ctx context.Context, ap *l3af.Applied, plan bool) erro
 				}
 				t.add("", "", fmt.Sprintf("  %d %s", i+1, p.Name), program)
 			}
+		}
+		for _, s := range ap.Agents {
+			t.add("", s.Verb, s.Target, "agent of "+s.Program)
 		}
 		if !plan {
 			a.addWaiting(ctx, t)

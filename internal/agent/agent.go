@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,6 +48,14 @@ const (
 	Starting              // it is being started, or updated
 	Up                    // it has done what it is for, or runs
 	Failed                // it could not be started or updated; what ran before runs again
+)
+
+// What is done about an agent.
+const (
+	Start   = "start"
+	Restart = "restart" // it, or another of its key, gives way
+	Update  = "update"
+	Stop    = "stop"
 )
 
 // Supervisor runs agents.
@@ -191,6 +200,41 @@ func (s *Supervisor) state(spec *Spec) (State, error) {
 		return Up, nil
 	}
 	return Starting, nil
+}
+
+// Would tells what Want and Again would do about an agent: [Start], [Restart],
+// [Update], or "" where it is as it is wanted or on its way there.
+func (s *Supervisor) Would(spec *Spec) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.units[spec.Key]
+	switch {
+	case u == nil || u.want == nil, u.failed != nil && u.shown.id == "":
+		return Start
+	case u.want.id() != spec.id():
+		return Restart
+	case u.failed != nil && u.shown.id != spec.id():
+		return Restart
+	case u.failed != nil, u.want.updated() != spec.updated():
+		return Update
+	case u.shown.id == spec.id() && u.shown.maps != "" && spec.Maps != "" && u.shown.maps != spec.Maps:
+		return Restart
+	}
+	return ""
+}
+
+// Keys are those of the agents that are wanted, sorted.
+func (s *Supervisor) Keys() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var keys []string
+	for key, u := range s.units {
+		if u.want != nil {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 // Want makes an agent as it is wanted, in the background. Another agent of the

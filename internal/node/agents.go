@@ -34,15 +34,49 @@ func (n *Node) openAgents() (*agent.Supervisor, error) {
 }
 
 // specs are the agents that are wanted at a target.
-func (r *round) specs(w *want) []*agent.Spec {
+func (n *Node) specs(w *want) []*agent.Spec {
 	var specs []*agent.Spec
 	for _, a := range w.made.agents {
 		specs = append(specs, &agent.Spec{
 			Key: agentKey(w.target, a.program), Agent: *a.agent, Digest: a.digest,
-			Open: func() (*artifact.Package, error) { return r.n.store.Get(a.digest) },
+			Open: func() (*artifact.Package, error) { return n.store.Get(a.digest) },
 		})
 	}
 	return specs
+}
+
+// planAgents tells what would become of agents where wants are wanted. runs
+// tells of a target whether that would come to run there: else nothing becomes
+// of its agents.
+func (n *Node) planAgents(wants []want, runs func(*want) bool) ([]l3af.AgentStep, error) {
+	var steps []l3af.AgentStep
+	add := func(verb, key string) {
+		i := strings.LastIndexByte(key, '/')
+		steps = append(steps, l3af.AgentStep{Verb: verb, Target: key[:i], Program: key[i+1:]})
+	}
+	wanted, left := map[string]bool{}, map[string]bool{}
+	for i := range wants {
+		w := &wants[i]
+		left[w.target.String()] = !runs(w)
+		specs := n.specs(w)
+		if w.present && runs(w) && len(specs) > 0 {
+			if err := n.find(w, specs); err != nil {
+				return nil, err
+			}
+		}
+		for _, spec := range specs {
+			wanted[spec.Key] = true
+			if verb := n.agents.Would(spec); verb != "" && w.present && runs(w) {
+				add(verb, spec.Key)
+			}
+		}
+	}
+	for _, key := range n.agents.Keys() {
+		if !wanted[key] && !left[key[:strings.LastIndexByte(key, '/')]] {
+			add(agent.Stop, key)
+		}
+	}
+	return steps, nil
 }
 
 // agents sees to the agents that are wanted at a target and reports whether
@@ -53,7 +87,7 @@ func (r *round) agents(w *want, first func() error) (up bool, err error) {
 	n := r.n
 	var idle []*agent.Spec
 	busy := false
-	specs := r.specs(w)
+	specs := r.n.specs(w)
 	for i, spec := range specs {
 		switch state, why := n.agents.State(spec); {
 		case state == agent.Up:
@@ -72,7 +106,7 @@ func (r *round) agents(w *want, first func() error) (up bool, err error) {
 		}
 	}
 	if len(idle) > 0 {
-		if err := r.find(w, idle); err != nil {
+		if err := r.n.find(w, idle); err != nil {
 			return false, err
 		}
 	}
@@ -162,8 +196,8 @@ func (r *round) sharing(w *want) []*want {
 }
 
 // find tells specs of a target which maps their agents find there now.
-func (r *round) find(w *want, specs []*agent.Spec) error {
-	ids, err := r.n.kernel.MapIDs(w.target, w.made.light)
+func (n *Node) find(w *want, specs []*agent.Spec) error {
+	ids, err := n.kernel.MapIDs(w.target, w.made.light)
 	if err != nil {
 		return fmt.Errorf("maps for agents: %w", err)
 	}
@@ -184,8 +218,8 @@ func (r *round) agentsAgain(w *want) {
 	if len(w.made.agents) == 0 {
 		return
 	}
-	specs := r.specs(w)
-	if err := r.find(w, specs); err != nil {
+	specs := r.n.specs(w)
+	if err := r.n.find(w, specs); err != nil {
 		r.trouble("read", w.target.String(), err)
 		return
 	}

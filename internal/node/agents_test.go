@@ -399,3 +399,83 @@ func TestAgentOfLostMap(t *testing.T) {
 	}
 	wantSteps(t, r.reconcile())
 }
+
+// A plan tells what an apply then does about agents.
+func TestPlanTellsAgents(t *testing.T) {
+	r := newRig(t)
+	defer r.endAgents()
+	daemon := func(change func(*l3af.Agent, *l3af.State)) *l3af.State {
+		a := l3af.Agent{Start: []string{"daemon"}, Daemon: true}
+		s := withAgent(a)
+		if change != nil {
+			change(s.Chains[0].Programs[0].Agent, s)
+		}
+		return s
+	}
+	update := func(a *l3af.Agent, _ *l3af.State) { a.Update = []string{"init", "update"} }
+	for _, c := range []struct {
+		name  string
+		state *l3af.State
+		want  string // what the plan says
+		did   string // what is told after the apply
+	}{
+		{"no agent", state("two"), "", ""},
+		{"an agent", daemon(nil), "start", "a: started"},
+		{"the same", daemon(nil), "", ""},
+		{"an update", daemon(update), "update", "a: updated"},
+		{"another Stop", daemon(func(a *l3af.Agent, s *l3af.State) { update(a, s); a.Stop = []string{"init", "stop"} }), "", ""},
+		{"other arguments", daemon(func(a *l3af.Agent, _ *l3af.State) { a.Start = append(a.Start, "x") }), "restart", "a: stopped a: started"},
+		{"one that fails", daemon(func(a *l3af.Agent, _ *l3af.State) { a.Start, a.Daemon = []string{"init", "no", "x"}, false }), "restart", "a: stopped a: failed"},
+		{"fails again", daemon(func(a *l3af.Agent, _ *l3af.State) { a.Start, a.Daemon = []string{"init", "no", "x"}, false }), "restart", "a: stopped a: failed"},
+		{"as it was", daemon(nil), "restart", "a: stopped a: started"},
+		{"disabled", daemon(func(_ *l3af.Agent, s *l3af.State) { s.Chains[0].Programs[0].Disabled = true }), "stop", "a: stopped"},
+		{"enabled", daemon(nil), "start", "a: started"},
+		{"no chain", state("empty"), "stop", "a: stopped"},
+		{"no interface", daemon(func(_ *l3af.Agent, s *l3af.State) { s.Chains[0].Interface = "nope" }), "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p, err := r.n.Plan(context.Background(), c.state)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var said []string
+			for _, a := range p.Agents {
+				said = append(said, a.Verb)
+				if a.Target != "xdp/v0" || a.Program != "a" {
+					t.Errorf("planned %+v", a)
+				}
+			}
+			told := func() (list []string) {
+				for ev := range events0(r.n) {
+					if ev.Kind == eventAgent {
+						message, _, _ := strings.Cut(ev.Message, ",")
+						list = append(list, strings.Join(strings.Fields(message)[:2], " "))
+					}
+				}
+				return list
+			}
+			before := len(told())
+			if _, err := r.n.Apply(context.Background(), c.state, "test", -1); err != nil {
+				t.Fatal(err)
+			}
+			stops := func() bool { // it is ended in the background
+				a := r.n.agents.Status("xdp/v0/a")
+				return a != nil && a.State == "stopping"
+			}
+			for deadline := time.Now().Add(20 * time.Second); stops(); time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("it never ends")
+				}
+			}
+			did := strings.ReplaceAll(strings.Join(told()[before:], " "), "failed:", "failed")
+			if strings.Join(said, " ") != c.want || !strings.HasPrefix(did, c.did) || (c.did == "") != (did == "") {
+				t.Errorf("planned %q, want %q; did %q, want %q", said, c.want, did, c.did)
+			}
+		})
+	}
+	// Nothing is started for a chain that the kernel does not take.
+	r.k.Refuse = map[string]error{"a": errors.New("the verifier says no")}
+	if p, err := r.n.Plan(context.Background(), daemon(nil)); err != nil || len(p.Failed) != 1 || len(p.Agents) > 0 {
+		t.Errorf("%+v, %v", p, err)
+	}
+}

@@ -277,7 +277,8 @@ func (n *Node) isCurrent(d *drafted) bool {
 // Plan tells the steps that applying s would take, without taking any. What
 // would be loaded is loaded for a try: a step's Error says why the kernel
 // refuses it. It tells of a write where the document wants other contents,
-// which may turn out to be there already.
+// which may turn out to be there already; and not of agents that start anew once
+// more because a map does.
 func (n *Node) Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error) {
 	d, err := n.draft(s, n.opener(ctx))
 	if err != nil {
@@ -333,7 +334,10 @@ func (n *Node) Plan(ctx context.Context, s *l3af.State) (*l3af.Applied, error) {
 			p.Steps = append(p.Steps, l3af.Step{Verb: verbWrite, Target: w.target.String(), To: w.made.id})
 		}
 	}
-	return p, nil
+	p.Agents, err = n.planAgents(wants, func(w *want) bool {
+		return w.unread == nil && has[w.target].Err == nil && tried[w.made] == nil
+	})
+	return p, err
 }
 
 // try loads what the steps would, each chain of the document at the first of
