@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -88,8 +89,12 @@ func cgroupTree(c *call) error {
 		fmt.Fprintln(w, "CgroupPath")
 		cgroupHead(w, effective)
 		for _, g := range list {
+			indent := "    "
+			if filepath.Clean(g.Path) == filepath.Clean(root) {
+				indent = ""
+			}
 			fmt.Fprintln(w, g.Path)
-			if err := cgroupRows(w, "    ", g.Programs, effective); err != nil {
+			if err := cgroupRows(w, indent, g.Programs, effective); err != nil {
 				return err
 			}
 		}
@@ -111,11 +116,7 @@ func cgroupRows(w io.Writer, indent string, list []inspect.CgroupProgram, effect
 		if p.AttachFlags != nil {
 			flags = fmt.Sprintf("%-15s ", *p.AttachFlags)
 		}
-		line := fmt.Sprintf("%s%-8d %-15s %s%-15s", indent, p.ID, p.AttachType, flags, p.Name)
-		if p.AttachBTFName != "" {
-			line += " " + p.AttachBTFName
-		}
-		if _, err := fmt.Fprintln(w, line); err != nil {
+		if _, err := fmt.Fprintf(w, "%s%-8d %-15s %s%-15s %-15s\n", indent, p.ID, p.AttachType, flags, p.Name, p.AttachBTFName); err != nil {
 			return err
 		}
 	}

@@ -94,7 +94,7 @@ func TestCgroup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if code := run(strings.Fields(line), nil, &out, &errs); code != exitDone || cells(out.Bytes()) != cells(want) {
+		if code := run(strings.Fields(line), nil, &out, &errs); code != exitDone || out.String() != string(want) {
 			t.Errorf("%s: got\n%s, bpftool has\n%s", line, out.String(), want)
 		}
 	}
