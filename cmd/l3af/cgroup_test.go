@@ -149,7 +149,7 @@ func TestPerf(t *testing.T) {
 		own := slices.DeleteFunc(slices.Collect(strings.Lines(string(text))), func(l string) bool {
 			return !strings.HasPrefix(l, fmt.Sprintf("pid %s ", pid))
 		})
-		return cells([]byte(strings.Join(own, "")))
+		return strings.Join(own, "")
 	}
 	theirs, err := exec.Command(testenv.Tool(t, "bpftool"), "perf", "show").Output()
 	if err != nil {
