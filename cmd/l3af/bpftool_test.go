@@ -68,12 +68,3 @@ func without(v any, keys ...string) any {
 	}
 	return v
 }
-
-// cells is a text with one blank between words, as awk sees it.
-func cells(text []byte) string {
-	var lines []string
-	for l := range strings.Lines(string(text)) {
-		lines = append(lines, strings.Join(strings.Fields(l), " "))
-	}
-	return strings.Join(lines, "\n")
-}

@@ -141,7 +141,7 @@ func TestDumpMany(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cells(out.Bytes()) != cells(text) {
+	if !bytes.Equal(out.Bytes(), text) {
 		t.Errorf("text\ngot\n%s\nwant\n%s", out.String(), text)
 	}
 	for kind, want := range map[string]func(*ebpf.ProgramInfo) []byte{
