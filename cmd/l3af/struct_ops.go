@@ -25,12 +25,17 @@ func structOpsObject() object {
 		short: "See and handle programs that are the functions of a struct of the kernel's",
 		long: `Struct_ops are maps whose programs the kernel calls as the functions of one of its
 structs, such as those of TCP congestion control. The words, options and JSON are
-those of bpftool. What is in one shows l3af map dump.`,
+those of bpftool.`,
 		verbs: []verb{{
 			name: "show", aliases: []string{"list"}, args: "[STRUCT_OPS_MAP]",
 			short: "Show which there are",
 			long:  `Show lists them, registered or not. STRUCT_OPS_MAP is ` + structOpsSelection.usage() + `.`,
 			run:   (*call).structOpsShow,
+		}, {
+			name: "dump", args: "[STRUCT_OPS_MAP]",
+			short: "Print what is in them: which programs are the functions, and the values",
+			long:  `Dump prints what the kernel has of them. STRUCT_OPS_MAP is ` + structOpsSelection.usage() + `.`,
+			run:   (*call).structOpsDump,
 		}, {
 			name: "register", args: "OBJ LINK_DIR",
 			short: "Load those of an object file, and have the kernel use them",

@@ -17,7 +17,12 @@ func Prototype(f *btf.Func) string {
 	if !ok {
 		return ""
 	}
-	text, err := prototype(p, f.Name, 0)
+	return PrototypeOf(p, f.Name)
+}
+
+// PrototypeOf is [Prototype] of a type of functions; name may be "".
+func PrototypeOf(p *btf.FuncProto, name string) string {
+	text, err := prototype(p, name, 0)
 	if err != nil {
 		return ""
 	}
