@@ -24,11 +24,12 @@ func featureObject() object {
 		short: "Show what this kernel, or a device, can do with BPF",
 		verbs: []verb{
 			{
-				name: "probe", args: "[kernel | dev NAME] [full] [macros [prefix PREFIX]]", run: featureProbe,
+				name: "probe", args: "[kernel | dev NAME] [full] [unprivileged] [macros [prefix PREFIX]]", run: featureProbe,
 				short: "Ask the kernel, or a device, what it can do",
 				long: `Probe tries every type of programs and maps, and every helper of every type. What
 the kernel refuses to tell is inconclusive (null in JSON). Helpers that write to
-the kernel's log when they are tried are left out, unless full is given.`,
+the kernel's log when they are tried are left out, unless full is given.
+Unprivileged tries it all without capabilities: what users may use who have none.`,
 				example: "  l3af feature probe\n  l3af feature probe dev eth0 -j\n  l3af feature probe kernel macros prefix MY_",
 			}, {
 				name: "list_builtins", args: "prog_types|map_types|attach_types|link_types|helpers", run: featureBuiltins,
@@ -111,7 +112,7 @@ func comma(i int) string {
 
 func featureProbe(c *call) error {
 	var dev *net.Interface
-	full, macros, prefix := false, false, ""
+	full, unprivileged, macros, prefix := false, false, false, ""
 	for first := true; c.peek() != ""; first = false {
 		switch {
 		case first && c.take("kernel"):
@@ -123,7 +124,7 @@ func featureProbe(c *call) error {
 		case c.take("full"):
 			full = true
 		case c.take("unprivileged"):
-			return &usageError{"unprivileged is not supported", "run l3af feature probe as the user in question"}
+			unprivileged = true
 		case c.take("macros"):
 			macros = true
 		case macros && c.take("prefix"):
@@ -135,10 +136,17 @@ func featureProbe(c *call) error {
 			return &usageError{what: fmt.Sprintf("unexpected argument %q", c.peek())}
 		}
 	}
-	if os.Geteuid() != 0 {
-		return &hinted{errors.New("probe features: needs root"), "without it most of the kernel refuses to tell"}
+	if os.Geteuid() != 0 && !unprivileged {
+		return &hinted{errors.New("probe features: needs root"), "unprivileged says what others may use"}
 	}
-	p := probe(dev, full)
+	var p *probed
+	if unprivileged {
+		if err := feature.Unprivileged(func() { p = probe(dev, full) }); err != nil {
+			return fmt.Errorf("probe features: %w", err)
+		}
+	} else {
+		p = probe(dev, full)
+	}
 	if macros {
 		return p.macros(c.out, prefix)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -36,10 +37,39 @@ func answer(err error) Answer {
 	switch {
 	case err == nil:
 		return Answer{Known: true, Yes: true}
-	case errors.Is(err, ebpf.ErrNotSupported):
+	case errors.Is(err, ebpf.ErrNotSupported), unprivileged && errors.Is(err, unix.EPERM):
 		return Answer{Known: true}
 	}
 	return Answer{Why: err}
+}
+
+// unprivileged makes what is not permitted what there is not.
+var unprivileged bool
+
+// Unprivileged calls f, which asks, without any capability: the answers are those
+// for a user who has none. What was asked before may be remembered.
+func Unprivileged(f func()) error {
+	runtime.LockOSThread() // capabilities are a thread's
+	defer runtime.UnlockOSThread()
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var was, none [2]unix.CapUserData
+	if err := unix.Capget(&head, &was[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	for i := range was {
+		none[i] = was[i]
+		none[i].Effective = 0
+	}
+	if err := unix.Capset(&head, &none[0]); err != nil {
+		return fmt.Errorf("lay capabilities aside: %w", err)
+	}
+	unprivileged = true
+	f()
+	unprivileged = false
+	if err := unix.Capset(&head, &was[0]); err != nil {
+		return fmt.Errorf("take capabilities back: %w", err)
+	}
+	return nil
 }
 
 // ProgramType says whether the kernel has a type of programs.
