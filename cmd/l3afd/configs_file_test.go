@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -71,7 +72,12 @@ func TestUpstreamMoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	server := &http.Server{Handler: http.FileServer(http.Dir(u.dir()))}
+	var fetches atomic.Int32
+	files := http.FileServer(http.Dir(u.dir()))
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fetches.Add(1)
+		files.ServeHTTP(w, r)
+	})}
 	go server.Serve(l)
 	t.Cleanup(func() { server.Close() })
 
@@ -136,7 +142,11 @@ enabled: false
 		}
 	}
 	over(api)
+	fetches.Store(0)
 	want("POST", "/l3af/configs/v1/add", xdpList(counting("b", 2, nil)), 200, "")
+	if n := fetches.Load(); n != 1 {
+		t.Errorf("%d requests for one package", n)
+	}
 	want("GET", "/l3af/configs/v1/v0", "", 200, "    \"xdp_ingress\": [\n      {\n        \"id\": 0,\n        \"name\": \"a\",")
 	want("GET", "/swagger/index.html", "", 200, "/l3af/configs/{version}/update")
 	want("GET", "/swagger/doc.json", "", 200, `"openapi"`)

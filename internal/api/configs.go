@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"l3af"
+	"l3af/internal/artifact"
 	"l3af/internal/bind"
 	"l3af/internal/configs"
 )
@@ -84,48 +85,105 @@ func (s *Server) configsDelete(w http.ResponseWriter, r *http.Request) error {
 // configsChange makes a change the state of the node, whole or not at all.
 func (s *Server) configsChange(w http.ResponseWriter, r *http.Request, notes []string, make change) error {
 	if s.restarting.Load() {
-		return &Problem{Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Detail: restarting}
+		return restartUnderWay()
 	}
-	// Callers wait for one another, as upstream's do.
+	// Nobody waits while packages are fetched that may be far away.
+	ctx := artifact.Once(r.Context())
+	d, err := s.draft(ctx, make)
+	if err != nil {
+		return configsProblem(err)
+	}
 	waited := time.NewTimer(patience)
 	defer waited.Stop()
-	busy := &Problem{Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Detail: "others have been changing the state for a minute", Hint: "try again"}
-	select {
-	case s.changing <- struct{}{}:
-		defer func() { <-s.changing }()
-	case <-waited.C:
-		return busy
-	case <-r.Context().Done():
-		return busy // nobody reads it
+	if err := s.takeTurn(ctx, waited.C); err != nil {
+		return err
 	}
+	defer func() { <-s.changing }()
 	for {
-		err := s.configsTry(r.Context(), w, peerOf(r.Context()).String(), notes, make)
-		if conflict := (*l3af.ConflictError)(nil); !errors.As(err, &conflict) {
+		err := s.configsTry(ctx, w, peerOf(ctx).String(), notes, d)
+		conflict := (*l3af.ConflictError)(nil)
+		if !errors.As(err, &conflict) {
 			return configsProblem(err)
 		}
-		// Somebody applied a state: the change is made to that one.
+		// Somebody is at it, or applied a state: the change is made to that one.
+		wait := time.Duration(0)
+		if conflict.Busy {
+			wait = again
+		}
 		select {
 		case <-waited.C:
-			return busy
-		case <-time.After(20 * time.Millisecond):
+			return busyForLong()
+		case <-time.After(wait):
+		}
+		if conflict.Current != d.revision {
+			if d, err = s.draft(ctx, make); err != nil {
+				return configsProblem(err)
+			}
 		}
 	}
 }
 
-func (s *Server) configsTry(ctx context.Context, w http.ResponseWriter, by string, notes []string, make change) error {
-	now, revision := &l3af.State{APIVersion: l3af.APIVersion}, 0
-	if c, err := s.current(ctx); err != nil {
-		return err
-	} else if c != nil {
-		now, revision = &c.State, c.Number
+// again is how long a call waits before it tries again.
+const again = 20 * time.Millisecond
+
+// takeTurn waits for other callers that change the state, as upstream's wait for
+// one another, but not for a restart.
+func (s *Server) takeTurn(ctx context.Context, waited <-chan time.Time) error {
+	for {
+		select {
+		case s.changing <- struct{}{}:
+			return nil
+		default:
+		}
+		if s.restarting.Load() {
+			return restartUnderWay()
+		}
+		select {
+		case s.changing <- struct{}{}:
+			return nil
+		case <-waited:
+			return busyForLong()
+		case <-ctx.Done():
+			return busyForLong() // nobody reads it
+		case <-time.After(again):
+		}
 	}
-	edit, err := make(ctx, now)
-	if err != nil {
+}
+
+func restartUnderWay() *Problem {
+	return &Problem{Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Detail: restarting}
+}
+
+func busyForLong() *Problem {
+	return &Problem{Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Detail: "others have been changing the state for a minute", Hint: "try again"}
+}
+
+// draft is a change to the state of a revision.
+type draft struct {
+	now      *l3af.State
+	revision int
+	edit     *configs.Edit
+}
+
+func (s *Server) draft(ctx context.Context, make change) (*draft, error) {
+	d := &draft{now: &l3af.State{APIVersion: l3af.APIVersion}}
+	if c, err := s.current(ctx); err != nil {
+		return nil, err
+	} else if c != nil {
+		d.now, d.revision = &c.State, c.Number
+	}
+	var err error
+	if d.edit, err = make(ctx, d.now); err != nil {
 		if e := (*configs.Error)(nil); errors.As(err, &e) && e.Program != nil {
 			s.meters.configsFailed([]configs.Placed{*e.Program}, nil)
 		}
-		return err
+		return nil, err
 	}
+	return d, nil
+}
+
+func (s *Server) configsTry(ctx context.Context, w http.ResponseWriter, by string, notes []string, d *draft) error {
+	now, revision, edit := d.now, d.revision, d.edit
 	start, update, stop := configs.Compare(now, edit.State)
 	applied, err := s.node.Edit(ctx, edit.State, by, revision, edit.Fresh)
 	if conflict := (*l3af.ConflictError)(nil); errors.As(err, &conflict) {
@@ -177,6 +235,7 @@ func (s *Server) Import(ctx context.Context, store []byte, by string) error {
 		}
 		return all, nil
 	}
+	ctx = artifact.Once(ctx)
 	edit, err := host.Update(ctx, &l3af.State{APIVersion: l3af.APIVersion}, payload)
 	if err != nil {
 		return err
@@ -351,7 +410,7 @@ func (s *Server) configsRestart(w http.ResponseWriter, r *http.Request) error {
 	case s.changing <- struct{}{}:
 		defer func() { <-s.changing }()
 	default:
-		return &Problem{Status: http.StatusServiceUnavailable, Code: CodeUnavailable, Detail: restarting}
+		return restartUnderWay()
 	}
 	s.restarting.Store(true)
 	defer s.restarting.Store(false)

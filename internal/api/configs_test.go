@@ -149,6 +149,43 @@ func TestConfigsTogether(t *testing.T) {
 	}
 }
 
+// A package that takes long to come holds up nobody else, and what came about
+// meanwhile stays.
+func TestConfigsSlowPackage(t *testing.T) {
+	asked, come := make(chan bool), make(chan bool)
+	var once sync.Once
+	node := &apitest.Node{Open: func(ref string) {
+		if strings.Contains(ref, "/slow/") {
+			once.Do(func() {
+				close(asked)
+				<-come
+			})
+		}
+	}}
+	socket, _ := serve(t, node, Options{Configs: upstreamHost(), Restart: func(context.Context, string) error { return nil }})
+	c := dial("unix", socket)
+	add := func(iface, name string) int {
+		resp, _ := do(t, c, "POST", "/l3af/configs/v1/add", strings.NewReader(payload(iface, name, 1)))
+		return resp.StatusCode
+	}
+	slow := make(chan int)
+	go func() { slow <- add("eth0", "slow") }()
+	<-asked
+	if status := add("eth1", "a"); status != 200 {
+		t.Errorf("another call meanwhile: %d", status)
+	}
+	if resp, _ := do(t, c, "PUT", "/l3af/configs/v1/restart", strings.NewReader(`{"hostname":"host","version":"v2.1.0"}`)); resp.StatusCode != 200 {
+		t.Errorf("a restart meanwhile: %d", resp.StatusCode)
+	}
+	close(come)
+	if status := <-slow; status != 200 {
+		t.Errorf("the slow one: %d", status)
+	}
+	if s := node.Current().State; len(s.Chains) != 2 {
+		t.Errorf("chains %+v", s.Chains)
+	}
+}
+
 // While a restart is under way nothing can be changed, and nobody is told
 // otherwise.
 func TestConfigsRestart(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -112,6 +113,46 @@ func TestOpenBare(t *testing.T) {
 	b, err := p.Object("fw.bpf.o")
 	if p.Manifest.Name != "fw" || len(p.Manifest.Programs) != 0 || err != nil || string(b) != "elf" {
 		t.Errorf("package = %+v, object %q, %v", p.Manifest, b, err)
+	}
+}
+
+// Who may open a package once gets one package, from several goroutines too.
+func TestOpenOnce(t *testing.T) {
+	ref := filepath.Join(t.TempDir(), "acl.o")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(ref, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := new(Opener)
+	ctx := Once(t.Context())
+	if _, err := o.Open(ctx, ref); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("none: %v", err)
+	}
+	write("one")
+	if _, err := o.Open(ctx, ref); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("there by now: %v", err)
+	}
+	ctx = Once(t.Context())
+	var wg sync.WaitGroup
+	var got [8]*Package
+	for i := range got {
+		wg.Go(func() { got[i], _ = o.Open(ctx, ref) })
+	}
+	wg.Wait()
+	write("two")
+	again, err := o.Open(ctx, ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range got {
+		if p != again {
+			t.Errorf("got %p and %p", p, again)
+		}
+	}
+	if other, err := o.Open(Once(t.Context()), ref); err != nil || other.Digest == again.Digest {
+		t.Errorf("another call: %v, %v", other, err)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -41,6 +42,23 @@ func NewOpener(r Remote, store *Store, log *slog.Logger) (*Opener, error) {
 // errors.Is(err, fs.ErrNotExist): there is no such package. The mistakes of a
 // manifest are a [*l3af.InvalidError]. When ctx ends, so does a download.
 func (o *Opener) Open(ctx context.Context, ref string) (*Package, error) {
+	if all, ok := ctx.Value(once{}).(*sync.Map); ok {
+		get, _ := all.LoadOrStore(ref, sync.OnceValues(func() (*Package, error) { return o.anew(ctx, ref) }))
+		return get.(func() (*Package, error))()
+	}
+	return o.anew(ctx, ref)
+}
+
+// once is the key of a context's packages.
+type once struct{}
+
+// Once gives a context in which each package is opened once: who opens it again
+// gets the same one, or the same error, whatever there is by now.
+func Once(ctx context.Context) context.Context {
+	return context.WithValue(ctx, once{}, new(sync.Map))
+}
+
+func (o *Opener) anew(ctx context.Context, ref string) (*Package, error) {
 	p, err := o.open(ctx, ref)
 	if err != nil {
 		return nil, fmt.Errorf("open package %s: %w", clip(ref), err)

@@ -19,11 +19,12 @@ import (
 
 // Node implements api.Node in memory. The fields may be set before it is used.
 type Node struct {
-	Report l3af.Status // what Status says, but the revision
-	Err    error       // what every call fails with, when it can fail
-	Panic  bool        // Status panics
-	Busy   bool        // another apply is under way
-	Fails  string      // a target, such as xdp/eth0, that fails whatever runs there
+	Report l3af.Status      // what Status says, but the revision
+	Err    error            // what every call fails with, when it can fail
+	Panic  bool             // Status panics
+	Busy   bool             // another apply is under way
+	Fails  string           // a target, such as xdp/eth0, that fails whatever runs there
+	Open   func(ref string) // called when a package is opened; nil: nothing is
 	// Starting, when set, has the agents of all targets that are applied take their
 	// time: an apply sends to it when it waits for them, until Hurry.
 	Starting chan struct{}
@@ -106,6 +107,9 @@ func (n *Node) Edit(ctx context.Context, s *l3af.State, by string, ifRevision in
 // Entries gives every object one program; a package whose reference has
 // "missing" in it does not exist.
 func (n *Node) Entries(_ context.Context, ref, object string, _ bool) ([]bind.Entry, error) {
+	if n.Open != nil {
+		n.Open(ref)
+	}
 	if strings.Contains(ref, "missing") {
 		return nil, fmt.Errorf("open package %s: %w", ref, fs.ErrNotExist)
 	}
