@@ -250,6 +250,11 @@ func TestUpstreamRefused(t *testing.T) {
 			t.Errorf("%s %s: %d %s\nwant %d %q", c.verb, c.body, status, answer, c.status, c.says)
 		}
 	}
+	// Who was refused is in the log.
+	text, err := os.ReadFile(u.log.Name())
+	if err != nil || !strings.Contains(string(text), `path=/l3af/configs/v1/update status=422 by="root (uid 0)"`) {
+		t.Errorf("the log has nothing of it: %v", err)
+	}
 	now := u.settled()
 	if now.Revision != was.Revision || now.Chains[0].ProgramID != was.Chains[0].ProgramID || u.ordered() != "a" {
 		t.Errorf("something changed: %+v, was %+v", now, was)
@@ -340,6 +345,17 @@ func TestUpstreamDirections(t *testing.T) {
 	}
 	if st := u.settled(); len(st.Probes) != 1 {
 		t.Errorf("probes %+v", st.Probes)
+	}
+	u.does("delete", names("v0", "probes", "conns"))
+	// Without an entry function the only probe of the object is meant.
+	delete(probe, "entry_function_name")
+	u.does("add", request(map[string][]fields{"probes": {probe}}))
+	if st := u.settled(); len(st.Probes) != 1 || st.Probes[0].Attach != "tracepoint/sock/inet_sock_set_state" {
+		t.Errorf("probes %+v", st.Probes)
+	}
+	none := fields{"name": "a", "artifact": "l3af_count.tar.gz", "version": "1.0", "object_file": "count.bpf.o", "prog_type": "tracepoint"}
+	if status, answer := u.call("POST", "/l3af/configs/v1/add", request(map[string][]fields{"probes": {none}})); status != 422 || !strings.Contains(answer, "probes[0]") {
+		t.Errorf("a probe of an object without any: %d %s", status, answer)
 	}
 	u.does("delete", names("v0", "probes", "conns"))
 	u.does("delete", names("v0", "tc_ingress", "a", "b"))
