@@ -126,6 +126,16 @@ func TestEdit(t *testing.T) {
 			{do: update(xdp("eth1", "a1"), xdp("eth0", "")), want: "xdp/eth1:a"},
 			{do: update(xdp("eth1", "")), want: ""},
 		}},
+		"what has no effect": {steps: []step{
+			{do: update(with(xdp("eth0", "a1"), func(in *Interface) {
+				p := &in.Programs.XDPIngress[0]
+				p.CmdStart, p.CmdStatus, p.CmdStop, p.CmdUpdate, p.CPU, p.Memory = "start", "status", "stop", "update", 1, 1<<20
+			})), want: "xdp/eth0:a", notes: "[0].bpf_programs.xdp_ingress[0]: cmd_stop, cmd_status, cpu, memory have no effect: they are for daemons (user_program_daemon)"},
+			{do: update(with(xdp("eth0", "a1"), func(in *Interface) {
+				p := &in.Programs.XDPIngress[0]
+				p.RulesFile, p.Rules, p.StartArgs, p.UserProgramDaemon = "rules", "deny all", map[string]string{"a": "1"}, true
+			})), want: "xdp/eth0:a", notes: "[0].bpf_programs.xdp_ingress[0]: start_args, rules, user_program_daemon have no effect without a cmd_start"},
+		}},
 		"directions": {steps: []step{
 			{do: update(with(xdp("eth0", "a1"), func(in *Interface) {
 				in.Programs.TCIngress, in.Programs.TCEgress, in.Programs.Probes = progs("a1 b2"), progs("a2 b1"), progs("p0")

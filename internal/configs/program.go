@@ -133,6 +133,13 @@ func (e *edit) translate(in Interface, d direction, p Program, at string) (_ *wa
 	w.program.Next = p.MapName
 	w.program.PinPath = h.pinPath(in.Iface, d, p)
 	w.program.Agent = h.agent(in.Iface, d, p)
+	if names := strings.Join(ineffective(p), ", "); names != "" {
+		why := ": they are for daemons (user_program_daemon)"
+		if p.CmdStart == "" {
+			why = " without a cmd_start"
+		}
+		e.note("%s: %s have no effect%s", at, names, why)
+	}
 	entries, err := h.Look(e.ctx, ref, w.program.Object, e.all)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -215,6 +222,24 @@ func (h *Host) agent(iface string, d direction, p Program) *l3af.Agent {
 		}
 	}
 	return a
+}
+
+// ineffective are the fields of a program that say something of an agent that it
+// does not have.
+func ineffective(p Program) (names []string) {
+	for _, f := range []struct {
+		name  string
+		given bool
+		start bool // it is for whatever is started; else for daemons
+	}{
+		{"start_args", len(p.StartArgs) > 0, true}, {"rules", p.RulesFile != "" && p.Rules != "", true}, {"user_program_daemon", p.UserProgramDaemon, true},
+		{"cmd_stop", p.CmdStop != "", false}, {"cmd_status", p.CmdStatus != "", false}, {"cpu", p.CPU > 0, false}, {"memory", p.Memory > 0, false},
+	} {
+		if f.given && (p.CmdStart == "" || !f.start && !p.UserProgramDaemon) {
+			names = append(names, f.name)
+		}
+	}
+	return names
 }
 
 // command is a file of the package. What leads out of it is left as it is, for
