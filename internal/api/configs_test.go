@@ -150,36 +150,56 @@ func TestConfigsTogether(t *testing.T) {
 }
 
 // A package that takes long to come holds up nobody else, and what came about
-// meanwhile stays.
+// meanwhile stays. Nor does its call wait for a restart, which may wait for it.
 func TestConfigsSlowPackage(t *testing.T) {
 	asked, come := make(chan bool), make(chan bool)
-	var once sync.Once
 	node := &apitest.Node{Open: func(ref string) {
 		if strings.Contains(ref, "/slow/") {
-			once.Do(func() {
-				close(asked)
-				<-come
-			})
+			asked <- true
+			<-come
 		}
 	}}
-	socket, _ := serve(t, node, Options{Configs: upstreamHost(), Restart: func(context.Context, string) error { return nil }})
+	begun, end := make(chan bool), make(chan bool)
+	socket, _ := serve(t, node, Options{Configs: upstreamHost(), Restart: func(context.Context, string) error {
+		begun <- true
+		<-end
+		return nil
+	}})
 	c := dial("unix", socket)
-	add := func(iface, name string) int {
-		resp, _ := do(t, c, "POST", "/l3af/configs/v1/add", strings.NewReader(payload(iface, name, 1)))
-		return resp.StatusCode
+	call := func(method, verb, body string) <-chan int {
+		status := make(chan int, 1)
+		go func() {
+			resp, _ := do(t, c, method, "/l3af/configs/v1/"+verb, strings.NewReader(body))
+			status <- resp.StatusCode
+		}()
+		return status
 	}
-	slow := make(chan int)
-	go func() { slow <- add("eth0", "slow") }()
+	slow := call("POST", "add", payload("eth0", "slow", 1))
 	<-asked
-	if status := add("eth1", "a"); status != 200 {
+	if status := <-call("POST", "add", payload("eth1", "a", 1)); status != 200 {
 		t.Errorf("another call meanwhile: %d", status)
 	}
-	if resp, _ := do(t, c, "PUT", "/l3af/configs/v1/restart", strings.NewReader(`{"hostname":"host","version":"v2.1.0"}`)); resp.StatusCode != 200 {
-		t.Errorf("a restart meanwhile: %d", resp.StatusCode)
-	}
-	close(come)
+	come <- true
+	<-asked // once more, for the state that the other one left
+	come <- true
 	if status := <-slow; status != 200 {
 		t.Errorf("the slow one: %d", status)
+	}
+	if s := node.Current().State; len(s.Chains) != 2 {
+		t.Errorf("chains %+v", s.Chains)
+	}
+
+	slow = call("POST", "update", payload("eth0", "slow", 1))
+	<-asked
+	restart := call("PUT", "restart", `{"hostname":"host","version":"v2.1.0"}`)
+	<-begun
+	come <- true
+	if status := <-slow; status != 503 {
+		t.Errorf("in the middle of a restart: %d", status)
+	}
+	close(end)
+	if status := <-restart; status != 200 {
+		t.Errorf("the restart: %d", status)
 	}
 	if s := node.Current().State; len(s.Chains) != 2 {
 		t.Errorf("chains %+v", s.Chains)
