@@ -292,6 +292,7 @@ func TestDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	pid := func() string { return r.said("pid") }
+	r.eventually("it runs", func() bool { return alive(pid()) })
 	first := pid()
 	if s := r.s.Status("xdp/eth0/p"); s.State != l3af.Running || strconv.Itoa(s.PID) != first || s.Restarts != 0 {
 		t.Errorf("status %+v, pid %s", s, first)
@@ -324,8 +325,11 @@ func TestDaemon(t *testing.T) {
 	// Killed by somebody, and all that it made with it.
 	child := r.said("child")
 	kill := func(pid string) {
-		n, _ := strconv.Atoi(pid)
-		if err := unix.Kill(n, unix.SIGKILL); err != nil {
+		n, err := strconv.Atoi(pid)
+		if err == nil {
+			err = unix.Kill(n, unix.SIGKILL)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -389,9 +393,10 @@ func TestDaemon(t *testing.T) {
 	if !r.s.Again(finds("1 3")) {
 		t.Error("other maps, and it runs on")
 	}
-	if err := r.want(r.spec(p, agent)); err != nil || pid() == fourth || alive(fourth) {
+	if err := r.want(r.spec(p, agent)); err != nil || alive(fourth) {
 		t.Errorf("again: %v, pid %s, was %s", err, pid(), fourth)
 	}
+	r.eventually("started anew", func() bool { return pid() != fourth && alive(pid()) })
 	if r.s.Again(finds("1 3")) {
 		t.Error("and again")
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"syscall"
@@ -35,7 +36,12 @@ func init() {
 // become is a process that waits to be let through. args are the limits of CPU
 // time (seconds) and address space (bytes), 0 for none, and the command.
 func become(args []string) {
-	debug.SetGCPercent(-1) // nothing may ask for memory behind the limits
+	// Nothing may ask for memory behind the limits: what it takes to become the
+	// command comes from what is free by then.
+	room := make([]byte, 4<<20)
+	runtime.KeepAlive(room)
+	runtime.GC()
+	debug.SetGCPercent(-1)
 	gate, report := os.NewFile(gateFD, "gate"), os.NewFile(reportFD, "report")
 	unix.CloseOnExec(gateFD)
 	unix.CloseOnExec(reportFD)
