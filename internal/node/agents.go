@@ -90,14 +90,14 @@ func (r *round) agents(w *want, first func() error) (up bool, err error) {
 	specs := r.n.specs(w)
 	for i, spec := range specs {
 		switch state, why := n.agents.State(spec); {
+		case r.toStart(state):
+			idle = append(idle, spec)
 		case state == agent.Up:
 			n.agents.Want(spec)
 		case state == agent.Starting:
 			busy = true
-		case state == agent.Failed && !r.contents:
-			err = fmt.Errorf("agent of %s: %w", w.made.agents[i].program, why)
 		default:
-			idle = append(idle, spec)
+			err = fmt.Errorf("agent of %s: %w", w.made.agents[i].program, why)
 		}
 	}
 	if len(idle) > 0 && first != nil {
@@ -119,6 +119,43 @@ func (r *round) agents(w *want, first func() error) (up bool, err error) {
 	return !busy && err == nil, err
 }
 
+// toStart reports whether an agent in that state is to be started.
+func (r *round) toStart(state agent.State) bool {
+	return state == agent.Idle || state == agent.Failed && r.contents
+}
+
+// tryAhead finds out whether the kernel takes the chains of steps that wait for
+// agents to be started, as many at a time as there are processors.
+func (r *round) tryAhead(steps []step) {
+	var list []*step
+	for i := range steps {
+		s := &steps[i]
+		if s.want == nil || s.want.made.mode() == l3af.Offload || r.isRefused(s) || r.n.awaited[s.target] ||
+			!slices.ContainsFunc(r.n.specs(s.want), func(spec *agent.Spec) bool {
+				state, _ := r.n.agents.State(spec)
+				return r.toStart(state)
+			}) {
+			continue
+		}
+		s.want.made.built.loads.Add(1)
+		list = append(list, s)
+	}
+	refused := make([]error, len(list))
+	parallel(len(list), func(i int) {
+		m := list[i].want.made
+		defer m.built.loaded()
+		load, err := m.load(r.composer, list[i].target)
+		if err == nil {
+			err = r.n.kernel.TestLoad(load)
+		}
+		refused[i] = err
+	})
+	r.tried = map[host.Target]error{}
+	for i, s := range list {
+		r.tried[s.target] = refused[i]
+	}
+}
+
 // agentsFirst reports whether the agents that an attach needs are up. Until
 // then the target is left as it is, while the others go on: its maps are made,
 // so that the agents find them.
@@ -131,16 +168,18 @@ func (r *round) agentsFirst(s *step) bool {
 		return false
 	}
 	up, err := r.agents(w, func() error {
-		load, err := w.made.load(r.composer, s.target)
+		// No agent is started, or gives way to another, for a chain that the
+		// kernel does not take.
+		err, known := r.tried[s.target]
 		if err != nil {
 			return err
 		}
-		// No agent is started, or gives way to another, for a chain that the
-		// kernel does not take.
-		if load.Mode != l3af.Offload {
-			if err := n.kernel.TestLoad(load); err != nil {
-				return err
-			}
+		load, err := w.made.load(r.composer, s.target)
+		if err == nil && !known && load.Mode != l3af.Offload { // the agent has failed since then
+			err = n.kernel.TestLoad(load)
+		}
+		if err != nil {
+			return err
 		}
 		if err := r.mapsFirst(w, load); err != nil {
 			return err

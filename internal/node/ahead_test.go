@@ -73,6 +73,65 @@ func TestPreparedAhead(t *testing.T) {
 	}
 }
 
+// Chains whose agents are to start first are tried side by side, and as few at a
+// time. No agent starts for one that the kernel does not take.
+func TestAgentsTriedAhead(t *testing.T) {
+	if runtime.GOMAXPROCS(0) < 2 {
+		t.Skip("one processor")
+	}
+	r := newRig(t)
+	defer r.endAgents()
+	both := make(chan bool)
+	var at, most atomic.Int32
+	r.k.Before = func(method string, t host.Target) error {
+		if method != "TestLoad" {
+			return nil
+		}
+		now := at.Add(1)
+		defer at.Add(-1)
+		for was := most.Load(); now > was && !most.CompareAndSwap(was, now); was = most.Load() {
+		}
+		switch t.Hook.Interface {
+		case "m000", "m001":
+			// Neither goes on before the other is there.
+			select {
+			case both <- true:
+			case <-both:
+			case <-time.After(20 * time.Second):
+				return errors.New("it is alone")
+			}
+		case "m002":
+			return errors.New("no good")
+		}
+		return nil
+	}
+	s := many(r, 8, func(i int, p *l3af.Program) {
+		p.Package, p.Agent = AgentPackage(), &l3af.Agent{Start: []string{"init", "yes"}}
+		if i == 7 {
+			p.Agent = nil
+		}
+	})
+	a, err := r.n.Apply(t.Context(), s, "test", -1)
+	// It is tried again when the agents of the others are up.
+	failing := func(s l3af.Step) bool { return s.Target == "xdp/m002" }
+	if err != nil || len(slices.DeleteFunc(slices.Clone(a.Steps), failing)) != 7 || len(a.Failed) != 1 || a.Failed[0].Error != "attach xdp/m002: no good" {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if n := int(most.Load()); n > runtime.GOMAXPROCS(0) {
+		t.Errorf("%d were tried at a time", n)
+	}
+	for ev := range events0(r.n) {
+		if ev.Kind == eventAgent && ev.Target == "xdp/m002" {
+			t.Errorf("an agent: %+v", ev)
+		}
+	}
+	for _, c := range r.status().Chains {
+		if want := c.Interface != "m002"; (c.State == l3af.Running) != want {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
 // What was prepared may be of no use when its turn comes: it is prepared again.
 func TestStaleIsPreparedAgain(t *testing.T) {
 	r := newRig(t)

@@ -42,6 +42,7 @@ type round struct {
 	contents   bool            // look into the maps of what runs well
 	interfaces func(netns string) ([]host.Interface, error)
 	composer   *composer
+	tried      map[host.Target]error // see tryAhead
 	ahead      *ahead
 	wants      []want
 	have       map[host.Target]host.Attached
@@ -71,6 +72,7 @@ func (r *round) run() {
 
 	r.pinAhead()
 	steps := plan(r.wants, attached, r.forget)
+	r.tryAhead(steps)
 	replaced := map[host.Target]bool{} // what happens there is not keep's
 	steps = slices.DeleteFunc(steps, func(s step) bool {
 		if s.want == nil || r.agentsFirst(&s) {
