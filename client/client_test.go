@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -254,29 +255,33 @@ func TestFollow(t *testing.T) {
 	var got []string
 	node.Event(l3af.Event{Message: "one"})
 	next := &apitest.Node{}
+	var daemons sync.WaitGroup
+	again := make(chan func(), 1) // ends the second daemon
 	err := c.Follow(t.Context(), time.Minute, func(e l3af.Event) error {
 		got = append(got, e.Message)
 		switch e.Message {
 		case "one":
 			node.Event(l3af.Event{Message: "two"})
 		case "two":
-			go func() {
+			daemons.Go(func() {
 				stop()
 				node.Event(l3af.Event{Message: "three"}) // that nobody is there to hear
 				time.Sleep(2 * client.Again)
-				_, stop = serveAt(t, node, c.Socket)
-			}()
+				_, stop := serveAt(t, node, c.Socket)
+				again <- stop
+			})
 		case "three":
-			go func() {
-				stop()
+			daemons.Go(func() {
+				(<-again)()
 				next.Event(l3af.Event{Message: "four"})
 				serveAt(t, next, c.Socket)
-			}()
+			})
 		case "four":
 			return enough
 		}
 		return nil
 	})
+	daemons.Wait()
 	if want := []string{"one", "two", "three", "four"}; err != enough || !slices.Equal(got, want) {
 		t.Errorf("got %q, %v, want %q", got, err, want)
 	}
