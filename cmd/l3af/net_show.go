@@ -153,6 +153,9 @@ func printNet(w io.Writer, n *inspect.Net) {
 	fmt.Fprintln(w, "\nnetfilter:")
 	for _, f := range n.Netfilter {
 		fmt.Fprintf(w, "\t%s prog_id %d", netfilterText(&f.NetfilterLink), f.ID)
+		if f.NetnsIno != 0 {
+			fmt.Fprintf(w, " netns_ino %d", f.NetnsIno)
+		}
 		printNetProgram(w, f.Name, f.LinkID, f.Chain)
 		fmt.Fprintln(w)
 	}

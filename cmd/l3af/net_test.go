@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"l3af/internal/inspect"
@@ -242,6 +243,19 @@ func TestNetShowNetfilter(t *testing.T) {
 		if got := at(ids[c.ns], c.n); !slices.Equal(got, c.want) {
 			t.Errorf("%s: the link in %q is at %q, want %q", c.what, c.ns, got, c.want)
 		}
+	}
+
+	// A namespace that nothing leads into any more still runs them.
+	if err := netns.DeleteNamed("blue"); err != nil {
+		t.Fatal(err)
+	}
+	lost := only(show()["netfilter"], "link_id", json.Number(ids["blue"]))
+	if len(lost) != 1 || fmt.Sprint(lost[0].(map[string]any)["netns_ino"]) == "<nil>" {
+		t.Errorf("the link of the namespace without a name: %v", lost)
+	}
+	l3afSays(t, "link", "detach", "id", ids[""])
+	if got := at(ids[""], show()); got != nil {
+		t.Errorf("a link that was detached is at %q", got)
 	}
 }
 

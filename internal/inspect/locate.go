@@ -78,7 +78,7 @@ func namespacesOf(list []Link) map[*Link]uint64 {
 					places = map[uint32]uint64{} // asked once
 				}
 			}
-			if inode, ok := places[list[i].ID]; ok {
+			if inode := places[list[i].ID]; inode != 0 {
 				inodes[&list[i]] = inode
 			}
 		}

@@ -96,7 +96,10 @@ type NetfilterAt struct {
 	ID     uint32 `json:"id"`
 	Name   string `json:"name,omitempty"`
 	LinkID uint32 `json:"link_id"`
-	Chain  *Chain `json:"chain,omitempty"`
+	// NetnsIno is the network namespace, where it is none of those that are read: it has
+	// no name and no process, and is held by what is attached there.
+	NetnsIno uint64 `json:"netns_ino,omitempty"`
+	Chain    *Chain `json:"chain,omitempty"`
 }
 
 func (n *Net) empty() bool {
@@ -171,6 +174,7 @@ func ReadNet(o NetOptions) (*Net, error) {
 			n.Netns = append(n.Netns, OtherNet{ns.Name, ns.Path, ns.Inode, ns.PID, *other})
 		}
 	}
+	n.Netfilter = append(n.Netfilter, r.elsewhere()...)
 	return n, r.found()
 }
 
@@ -184,7 +188,7 @@ type netReader struct {
 
 	places   map[uint32]uint64 // of links at netfilter; those that came later are with the first namespace
 	unplaced error
-	started  bool // the first namespace was read
+	inodes   []uint64 // of the namespaces that were read
 }
 
 func (r *netReader) found() error {
@@ -314,8 +318,8 @@ func (r *netReader) namespace(n *Net) error {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return err
 	}
-	first := !r.started
-	r.started = true
+	first := len(r.inodes) == 0
+	r.inodes = append(r.inodes, st.Ino)
 	n.Netfilter = r.netfilter(st.Ino, first)
 	if first {
 		n.Unplaced = r.unplaced
@@ -341,12 +345,25 @@ func (r *netReader) namespace(n *Net) error {
 }
 
 func (r *netReader) netfilter(inode uint64, first bool) []NetfilterAt {
+	return r.netfilterWhere(func(in uint64, known bool) bool { return in == inode || !known && first })
+}
+
+// elsewhere is what is at netfilter in no namespace that was read.
+func (r *netReader) elsewhere() []NetfilterAt {
+	list := r.netfilterWhere(func(in uint64, known bool) bool { return known && in != 0 && !slices.Contains(r.inodes, in) })
+	for i := range list {
+		list[i].NetnsIno = r.places[list[i].LinkID]
+	}
+	return list
+}
+
+func (r *netReader) netfilterWhere(is func(inode uint64, known bool) bool) []NetfilterAt {
 	list := []NetfilterAt{}
 	for _, l := range r.links {
 		of, ok := l.Of.(*NetfilterLink)
-		if in, known := r.places[l.ID]; ok && (in == inode || !known && first) {
+		if in, known := r.places[l.ID]; ok && is(in, known) {
 			p := r.program(l.ProgID, l.ID)
-			list = append(list, NetfilterAt{*of, p.ID, p.Name, l.ID, p.Chain})
+			list = append(list, NetfilterAt{NetfilterLink: *of, ID: p.ID, Name: p.Name, LinkID: l.ID, Chain: p.Chain})
 		}
 	}
 	return list

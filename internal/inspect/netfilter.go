@@ -13,7 +13,7 @@ var netfilterObject []byte
 var netfilterIterator = iteratorSpec{
 	object: netfilterObject,
 	members: map[string][2]string{
-		"link_id": {"bpf_link", "id"}, "link_type": {"bpf_link", "type"}, "nf_link_net": {"bpf_nf_link", "net"},
+		"link_id": {"bpf_link", "id"}, "link_type": {"bpf_link", "type"}, "nf_link_net": {"bpf_nf_link", "net"}, "nf_link_dead": {"bpf_nf_link", "dead"},
 		"net_ns": {"net", "ns"}, "ns_inum": {"ns_common", "inum"},
 	},
 	targets: map[string]string{"places": "bpf_iter_bpf_link"},
@@ -25,7 +25,7 @@ func isNetfilter(l *Link) bool {
 }
 
 // netfilterPlaces are the inodes of the network namespaces that links at netfilter
-// are in, by their ids. What links tell of themselves does not have it: a program in
+// are in, by their ids; 0 where one was detached. What links tell of themselves does not have it: a program in
 // the kernel reads it.
 func netfilterPlaces() (map[uint32]uint64, error) {
 	var i iterator
