@@ -241,13 +241,14 @@ func (n *Node) find(w *want, specs []*agent.Spec) error {
 		return fmt.Errorf("maps for agents: %w", err)
 	}
 	for _, spec := range specs {
-		var list []string
+		var list []int
 		for i, of := range w.made.light.Maps {
 			if of.Pinned && !of.Tied() && slices.ContainsFunc(of.Users, func(user string) bool { return agentKey(w.target, user) == spec.Key }) {
-				list = append(list, fmt.Sprint(ids[i]))
+				list = append(list, int(ids[i]))
 			}
 		}
-		spec.Maps = strings.Join(list, " ")
+		slices.Sort(list) // programs may change places
+		spec.Maps = fmt.Sprint(list)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -332,6 +333,55 @@ func TestAgentOfNewSharedMaps(t *testing.T) {
 		if got := r.order(target); got != " agent step agent step agent" {
 			t.Errorf("%s:%s", target, got)
 		}
+	}
+}
+
+// pairMaps is newMaps of pair.bpf.o with all its programs.
+func pairMaps(t *testing.T) *l3af.State {
+	t.Helper()
+	s := newMaps(t, "pair.bpf.o")
+	manifest := filepath.Join(s.Chains[0].Programs[0].Package, "package.yaml")
+	text, err := os.ReadFile(manifest)
+	if err == nil {
+		more := "\n- {entry: one, object: tiny.bpf.o, hook: xdp}\n- {entry: bare, object: tiny.bpf.o, hook: xdp}\nfiles:"
+		err = os.WriteFile(manifest, bytes.Replace(text, []byte("\nfiles:"), []byte(more), 1), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Maps are the same ones when programs that share them change places.
+func TestAgentOfSameMapsElsewhere(t *testing.T) {
+	r := newRig(t)
+	defer r.endAgents()
+	s := pairMaps(t)
+	a := s.Chains[0].Programs[0]
+	a.Instance = "i"
+	other := l3af.Program{Name: "n", Package: a.Package, Entry: "one"}
+	other.Instance, other.OnMapChange = "i", a.OnMapChange
+	s.Chains[0].Programs = []l3af.Program{a, other}
+	r.apply(s)
+	s.Chains[0].Programs = []l3af.Program{other, a}
+	r.apply(s)
+	if got := r.order("xdp/v0"); got != " agent step step" {
+		t.Errorf("a is behind another:%s", got)
+	}
+}
+
+// A program without maps that gets some has an agent that found none.
+func TestAgentOfFirstMaps(t *testing.T) {
+	r := newRig(t)
+	defer r.endAgents()
+	s := pairMaps(t)
+	a := &s.Chains[0].Programs[0]
+	a.Entry, a.Config = "bare", nil
+	r.apply(s)
+	a.Entry = "tiny"
+	r.apply(s)
+	if got := r.order("xdp/v0"); got != " agent step step agent" {
+		t.Errorf("with maps:%s", got)
 	}
 }
 

@@ -55,11 +55,13 @@ func (d disk) rename(from, to string) error {
 
 func (d disk) remove(path string) error {
 	d.at("before remove " + filepath.Base(path))
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	d.at("after remove " + filepath.Base(path))
-	return nil
+	return syncDir(filepath.Dir(path))
 }
 
 func syncDir(dir string) error {
