@@ -205,6 +205,12 @@ func TestUpstreamRestartConfiguration(t *testing.T) {
 	is("a version with a file", one, true)
 	put("v2.0.1", 503)
 	is("one whose file is wrong", one, true)
+	// Of the same version, too: latest leads to where it is put.
+	v.put("v2.0.0", archive(t, "l3afd", map[string]string{"l3afd": "#!/bin/sh\nexit 1\n", "l3afd.cfg": "[l3afd]\nswagger-api-enabled: perhaps\n"}))
+	put("v2.0.0", 503)
+	if left, _ := filepath.Glob(filepath.Join(v.base, "v2.0.1", "*")); len(left) > 0 {
+		t.Errorf("a version that is no good left %q", left)
+	}
 	reload()
 	is("SIGHUP", one, true)
 	put("v2.0.2", 200)

@@ -142,7 +142,7 @@ func TestUnitRights(t *testing.T) {
 		}
 	}
 	code, err := h.DumpChain(t.Context(), l3af.Hook{Netns: "rx", Interface: "v0", Kind: l3af.XDP}, true)
-	if err != nil || len(code.Jited) == 0 {
+	if err != nil || len(code.Jited) == 0 || code.Jited[0].Code == nil {
 		t.Errorf("machine code: %+v, %v", code, err)
 	}
 	pid := h.pid()

@@ -50,7 +50,7 @@ func (d *daemon) restartWith(ctx context.Context, version string) error {
 		return refused(http.StatusUnprocessableEntity, api.CodeInvalid, err)
 	}
 	dir := filepath.Join(d.restartDir, version)
-	names, err := install(dir, files)
+	names, undo, err := install(dir, files)
 	if err != nil {
 		return refused(http.StatusUnprocessableEntity, api.CodeInvalid, err)
 	}
@@ -62,6 +62,9 @@ func (d *daemon) restartWith(ctx context.Context, version string) error {
 		again.Args = withConfig(again.Args, filepath.Join(latest, configName))
 	}
 	if err := d.Handover(to, again); err != nil {
+		if err := undo(); err != nil {
+			d.log.Error("the next start may be of another version", "error", err)
+		}
 		return &api.Problem{Status: http.StatusServiceUnavailable, Code: api.CodeUnavailable, Detail: err.Error(), Hint: "this l3afd goes on as before; its log says more"}
 	}
 	// The new one works: what is found under latest from now on is for whoever
@@ -89,8 +92,9 @@ func checkVersion(version string, limit int) error {
 }
 
 // install writes the files of a version that are needed to a directory, in the
-// place of what is there, and returns their names.
-func install(dir string, files map[string][]byte) (names []string, err error) {
+// place of what is there, and returns their names. undo puts back what was there,
+// which latest may lead to.
+func install(dir string, files map[string][]byte) (names []string, undo func() error, err error) {
 	found := map[string][]byte{}
 	for name, text := range files {
 		base := path.Base(name)
@@ -98,28 +102,45 @@ func install(dir string, files map[string][]byte) (names []string, err error) {
 			continue
 		}
 		if _, twice := found[base]; twice {
-			return nil, fmt.Errorf("the archive has %s twice", base)
+			return nil, nil, fmt.Errorf("the archive has %s twice", base)
 		}
 		found[base] = text
 		names = append(names, base)
 	}
 	if found[binaryName] == nil {
-		return nil, fmt.Errorf("the archive has no file %s", binaryName)
+		return nil, nil, fmt.Errorf("the archive has no file %s", binaryName)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	slices.Sort(names)
+	var undos []func() error
+	undo = func() error {
+		var errs []error
+		for _, u := range undos {
+			errs = append(errs, u())
+		}
+		return errors.Join(errs...)
+	}
 	for _, name := range names {
-		mode := os.FileMode(0o644)
+		mode, file := os.FileMode(0o644), filepath.Join(dir, name)
 		if name == binaryName {
 			mode = 0o755
 		}
-		if err := replaceFile(filepath.Join(dir, name), found[name], mode); err != nil {
-			return nil, err
+		was, err := os.ReadFile(file)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			undos = append(undos, func() error { return os.Remove(file) })
+		case err != nil:
+			return nil, nil, errors.Join(err, undo())
+		default:
+			undos = append(undos, func() error { return replaceFile(file, was, mode) })
+		}
+		if err := replaceFile(file, found[name], mode); err != nil {
+			return nil, nil, errors.Join(err, undo())
 		}
 	}
-	return names, nil
+	return names, undo, nil
 }
 
 // replaceFile writes a file aside and moves it to its place. What runs from

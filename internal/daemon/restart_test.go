@@ -18,7 +18,7 @@ func TestRestartVersions(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "v1.0.0")
 	for _, binary := range []string{"one", "two"} {
-		names, err := install(dir, map[string][]byte{"x/l3afd": []byte(binary), "x/l3afd.cfg": []byte("[l3afd]\n"), "x/other": nil})
+		names, _, err := install(dir, map[string][]byte{"x/l3afd": []byte(binary), "x/l3afd.cfg": []byte("[l3afd]\n"), "x/other": nil})
 		if err != nil || !slices.Equal(names, []string{"l3afd", "l3afd.cfg"}) {
 			t.Errorf("installed %q, %v", names, err)
 		}
@@ -30,7 +30,7 @@ func TestRestartVersions(t *testing.T) {
 		}
 	}
 	for _, files := range []map[string][]byte{{}, {"l3afd.cfg": nil}, {"l3afd": nil, "a/l3afd": nil}} {
-		if names, err := install(dir, files); err == nil {
+		if names, _, err := install(dir, files); err == nil {
 			t.Errorf("installed %q of %v", names, files)
 		}
 	}
