@@ -117,7 +117,11 @@ func (k *Kernel) Jited(t host.Target) ([]host.Jited, error) {
 			return err
 		}
 		defer p.Close()
-		if list, err = jited(p, 1); err != nil {
+		symbols, err := kallsyms.Read()
+		if err != nil {
+			return fmt.Errorf("read kernel symbols: %w", err)
+		}
+		if list, err = jited(p, 1, symbols); err != nil {
 			return err
 		}
 		name, err := programName(link.info.Program)
@@ -125,7 +129,7 @@ func (k *Kernel) Jited(t host.Target) ([]host.Jited, error) {
 			return err
 		}
 		id, _ := chainID(name)
-		rest, err := k.jitedRest(t, id)
+		rest, err := k.jitedRest(t, id, symbols)
 		list = append(list, rest...)
 		return err
 	})
@@ -133,7 +137,7 @@ func (k *Kernel) Jited(t host.Target) ([]host.Jited, error) {
 }
 
 // jitedRest is the machine code of the segments behind the first.
-func (k *Kernel) jitedRest(t host.Target, id string) ([]host.Jited, error) {
+func (k *Kernel) jitedRest(t host.Target, id string, symbols *kallsyms.Symbols) ([]host.Jited, error) {
 	m, err := ebpf.LoadPinnedMap(k.segmentsPath(t, id, 0), &ebpf.LoadPinOptions{ReadOnly: true})
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -148,7 +152,7 @@ func (k *Kernel) jitedRest(t host.Target, id string) ([]host.Jited, error) {
 		if err := m.Lookup(i, &p); err != nil {
 			return nil, fmt.Errorf("segment %d: %w", i+2, err)
 		}
-		one, err := jited(p, int(i)+2)
+		one, err := jited(p, int(i)+2, symbols)
 		p.Close()
 		if err != nil {
 			return nil, err
@@ -158,17 +162,14 @@ func (k *Kernel) jitedRest(t host.Target, id string) ([]host.Jited, error) {
 	return list, nil
 }
 
-func jited(p *ebpf.Program, segment int) ([]host.Jited, error) {
+// jited has no code where the kernel hides it.
+func jited(p *ebpf.Program, segment int, symbols *kallsyms.Symbols) ([]host.Jited, error) {
 	r, err := disasm.Read(p)
-	if err == nil {
-		err = r.Compiled()
-	}
 	if err != nil {
 		return nil, err
 	}
-	symbols, err := kallsyms.Read()
-	if err != nil {
-		return nil, fmt.Errorf("read kernel symbols: %w", err)
+	if err := r.Compiled(); err != nil && !errors.Is(err, disasm.ErrHidden) {
+		return nil, err
 	}
 	owners := disasm.OwnersOf(r)
 	list := make([]host.Jited, len(r.Functions))
@@ -177,7 +178,7 @@ func jited(p *ebpf.Program, segment int) ([]host.Jited, error) {
 		if f.Func != nil {
 			j.Name = f.Func.Name
 		}
-		if read := disasm.ThisMachine(); read != nil {
+		if read := disasm.ThisMachine(); read != nil && f.Code != nil {
 			j.Instructions = machineInstructions(r, i, owners, read(f.Code, f.Address, symbols))
 		}
 		list[i] = j
