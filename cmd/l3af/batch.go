@@ -78,7 +78,7 @@ func (c *call) batch() error {
 // one runs one command; its answer is nil where that is printed already.
 func (c *call) one(args []string) (*batchAnswer, error) {
 	var out bytes.Buffer
-	sub := &app{in: strings.NewReader(""), out: c.out, err: c.err}
+	sub := &app{in: strings.NewReader(""), out: c.out, err: c.err, inBatch: true}
 	line := args
 	if c.opts.asJSON(c.app) {
 		sub.out = &out
@@ -90,7 +90,8 @@ func (c *call) one(args []string) (*batchAnswer, error) {
 	all := slices.DeleteFunc(objects(), func(o object) bool { return o.name == "batch" })
 	root := newRoot(sub)
 	line = bpftoolLine(root, all, line)
-	if len(line) == 0 || !slices.ContainsFunc(all, func(o object) bool { return o.name == line[0] }) {
+	version := len(line) > 0 && line[0] == versionName && slices.ContainsFunc(args, asksVersion)
+	if len(line) == 0 || !version && !slices.ContainsFunc(all, func(o object) bool { return o.name == line[0] }) {
 		return nil, &usageError{fmt.Sprintf("unknown command %q", args[0]), "a batch has the commands of bpftool: prog, map, link and so on"}
 	}
 	root.SetArgs(slices.Insert(line, 1, c.daemonFlags()...)) // behind a negative number they would be words

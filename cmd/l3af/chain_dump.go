@@ -36,9 +36,9 @@ each program begins in them, and the source lines that objects have. With
 					fmt.Fprintln(a.out, "note: "+note)
 				}
 				if jited {
-					return printJited(a.out, d.Jited)
+					return printJited(printable{a.out}, d.Jited)
 				}
-				return printCode(a.out, d.Functions)
+				return printCode(printable{a.out}, d.Functions)
 			})
 		},
 	}

@@ -26,7 +26,8 @@ func newDemo(a *app) *cobra.Command {
 own, and applies acl -> ratelimit -> stats on the receiving side. It sends real
 traffic, shows what each program lets through and drops, then changes the chain
 again and again under traffic and counts the packets that a change lost: 0, or
-the exit code is 1. It takes everything away in the end. It needs root.`,
+the exit code is 1. It takes everything away in the end. It needs root, and the
+l3afd beside this program, or the one in $PATH.`,
 		Example: `  sudo l3af demo
   sudo l3af demo --keep`,
 		Args: noArgs,

@@ -37,7 +37,7 @@ warnings count too.`,
 			Worst    doctor.Level     `json:"worst"`
 			Findings []doctor.Finding `json:"findings"`
 		}{worst, findings}
-		err := a.show(report, func(wide bool) error { return printFindings(a.out, findings, *all || wide) })
+		err := a.show(report, func(wide bool) error { return printFindings(printable{a.out}, findings, *all || wide) })
 		if err == nil && (worst == doctor.Problem || *strict && worst == doctor.Warning) {
 			return errDifferent
 		}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"strings"
 
+	"github.com/cilium/ebpf"
+
 	"l3af"
 	"l3af/client"
 )
@@ -67,6 +69,7 @@ func (a *app) hint(err error) string {
 	var h *hinted
 	var conflict *l3af.ConflictError
 	var refused *client.Error
+	var verifier *ebpf.VerifierError
 	switch {
 	case errors.As(err, &h):
 		return h.hint
@@ -74,6 +77,8 @@ func (a *app) hint(err error) string {
 		return "somebody else changed the state: look with l3af diff, then apply again"
 	case errors.As(err, &refused):
 		return refused.Hint
+	case errors.As(err, &verifier): // EACCES is what it answers, too
+		return ""
 	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
 		return "run it as root"
 	}

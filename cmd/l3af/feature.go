@@ -139,6 +139,9 @@ func featureProbe(c *call) error {
 	if os.Geteuid() != 0 && !unprivileged {
 		return &hinted{errors.New("probe features: needs root"), "unprivileged says what others may use"}
 	}
+	if unprivileged && c.inBatch {
+		return &usageError{"unprivileged cannot be asked in a batch", "what is asked without rights is remembered: run it by itself"}
+	}
 	var p *probed
 	if unprivileged {
 		if err := feature.Unprivileged(func() { p = probe(dev, full) }); err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
+	"unicode"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -163,6 +165,14 @@ func (c *call) mapCreate() error {
 	if cut := spec.Name[:min(len(spec.Name), unix.BPF_OBJ_NAME_LEN-1)]; cut != spec.Name {
 		fmt.Fprintf(c.err, "note: the kernel keeps %s of the name %s\n", cut, spec.Name)
 		spec.Name = cut
+	}
+	if strings.IndexFunc(spec.Name, func(r rune) bool {
+		return r > unicode.MaxASCII || !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != '_' && r != '.'
+	}) >= 0 {
+		return &usageError{fmt.Sprintf("name %q: the kernel takes letters, digits, _ and . only", spec.Name), ""}
+	}
+	if t := ebpf.MapType(spec.Type); spec.Inner == nil && (t == ebpf.ArrayOfMaps || t == ebpf.HashOfMaps) {
+		return &usageError{fmt.Sprintf("no inner_map for a %s", inspect.MapType(t)), "what maps it is to hold is told by one of them: inner_map {id ID | name NAME | pinned FILE}"}
 	}
 	fd, err := bpfsys.CreateMap(&spec)
 	if errors.Is(err, unix.EINVAL) {

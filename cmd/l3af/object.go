@@ -342,12 +342,23 @@ func asksVersion(s string) bool {
 	return s == "--version" || bpftoolOption(s) && s[1] != '-' && strings.Contains(s, "V")
 }
 
-// versionLine asks for the version, as JSON where the options do.
+const versionName = "version"
+
+// versionLine asks for the version, in the format that the options ask for.
 func versionLine(options []string) []string {
+	line := []string{versionName}
 	if asksJSON(options) {
-		return []string{"version", "-j"}
+		line = append(line, "-j")
 	}
-	return []string{"version"}
+	for i, o := range options {
+		switch {
+		case strings.HasPrefix(o, "--output="), len(o) > 2 && strings.HasPrefix(o, "-o"):
+			line = append(line, o)
+		case (o == "-o" || o == "--output") && i+1 < len(options):
+			line = append(line, o, options[i+1])
+		}
+	}
+	return line
 }
 
 func asksJSON(line []string) bool {

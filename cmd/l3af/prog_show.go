@@ -29,9 +29,6 @@ func printProgram(w io.Writer, p *inspect.Program) {
 	if p.LoadedAt != nil {
 		fmt.Fprintf(w, "\tloaded_at %s  uid %d\n", time.Unix(*p.LoadedAt, 0).Format("2006-01-02T15:04:05-0700"), *p.UID)
 	}
-	if p.Orphaned {
-		fmt.Fprint(w, "  orphaned")
-	}
 	fmt.Fprintf(w, "\txlated %dB", p.BytesXlated)
 	if p.JITed {
 		fmt.Fprintf(w, "  jited %dB", p.BytesJITed)
@@ -40,6 +37,9 @@ func printProgram(w io.Writer, p *inspect.Program) {
 	}
 	if p.BytesMemlock > 0 {
 		fmt.Fprintf(w, "  memlock %dB", p.BytesMemlock)
+	}
+	if p.Orphaned {
+		fmt.Fprint(w, "  orphaned")
 	}
 	printIDs(w, "  map_ids ", p.MapIDs)
 	printPins(w, p.Pinned)

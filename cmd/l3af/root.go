@@ -34,6 +34,7 @@ type app struct {
 	remote   remote
 	tls      *tls.Config // for remote
 	output   string      // table, wide, json, yaml; "" as the command likes
+	inBatch  bool        // others run in this process
 }
 
 // usageError is a mistake in how the command was called.
@@ -103,7 +104,7 @@ func newRoot(a *app) *cobra.Command {
 		Long: `l3af tells l3afd, the daemon of a node, which eBPF programs to run at which
 network interfaces and kernel events, and shows what runs.
 
-Try "l3af demo" first: it needs root and nothing else.`,
+Try "l3af demo" first: it needs root, and l3afd beside l3af.`,
 		Version:       version.Read().Version,
 		Args:          cobra.ArbitraryArgs,
 		SilenceErrors: true,

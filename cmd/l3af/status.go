@@ -60,13 +60,12 @@ func (a *app) watch(ctx context.Context, every, wait time.Duration, times int) e
 	inPlace := terminal(a.out)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	var told time.Time
 	for n := 1; ; n++ {
 		st, err := a.client().Status(ctx)
-		for client.Gone(err) && n > 1 && time.Since(told) < wait && ctx.Err() == nil {
+		for gone := time.Now(); client.Gone(err) && n > 1 && time.Since(gone) < wait && ctx.Err() == nil; {
 			select {
 			case <-ctx.Done():
-			case <-tick.C:
+			case <-time.After(100 * time.Millisecond):
 				st, err = a.client().Status(ctx)
 			}
 		}
@@ -76,7 +75,6 @@ func (a *app) watch(ctx context.Context, every, wait time.Duration, times int) e
 		if err != nil {
 			return err
 		}
-		told = time.Now()
 		var b bytes.Buffer
 		switch {
 		case a.output == formatJSON:

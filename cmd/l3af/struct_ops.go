@@ -111,14 +111,13 @@ func (c *call) structOpsRegister() error {
 		if err != nil {
 			return fmt.Errorf("register %s: %w", name, err)
 		}
-		err = c.pin(filepath.Join(dir, name), l)
+		info, err := coll.Maps[name].Info()
+		if err == nil { // pins have the kernel's name, as of bpftool
+			err = c.pin(filepath.Join(dir, info.Name), l)
+		}
 		l.Close()
 		if err != nil {
 			return fmt.Errorf("link of %s: %w", name, err)
-		}
-		info, err := coll.Maps[name].Info()
-		if err != nil {
-			return err
 		}
 		id, _ := info.ID()
 		if err := c.structOpsNote("registered", inspect.Selector{By: inspect.ID, ID: uint32(id)}); err != nil {
@@ -154,25 +153,32 @@ func (c *call) structOpsUnregister() error {
 	} else if err != nil {
 		return structOpsSelection.explain(s, err)
 	}
+	var errs []error // one that cannot be taken keeps none of the others
 	for _, o := range list {
-		only := inspect.Selector{By: inspect.ID, ID: o.ID}
-		maps, err := inspect.OpenMaps(only)
-		if err != nil {
-			return structOpsSelection.explain(only, err)
-		}
-		err = bpfsys.Delete(maps[0], make([]byte, 4))
-		if err == nil {
-			err = c.structOpsNote("unregistered", only)
-		}
-		closeAll(maps)
-		switch {
-		case errors.Is(err, unix.ENOENT):
-			return fmt.Errorf("unregister %s id %d: it is not registered", o.Name, o.ID)
-		case errors.Is(err, unix.EOPNOTSUPP):
-			return &hinted{fmt.Errorf("unregister %s id %d: a link holds it", o.Name, o.ID), "l3af link show tells which, l3af link detach ends it"}
-		case err != nil:
-			return fmt.Errorf("unregister %s id %d: %w", o.Name, o.ID, err)
+		if err := c.unregister(o.ID); err != nil {
+			errs = append(errs, fmt.Errorf("unregister %s id %d: %w", o.Name, o.ID, err))
 		}
 	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
 	return c.done()
+}
+
+func (c *call) unregister(id uint32) error {
+	only := inspect.Selector{By: inspect.ID, ID: id}
+	maps, err := inspect.OpenMaps(only)
+	if err != nil {
+		return structOpsSelection.explain(only, err)
+	}
+	defer closeAll(maps)
+	switch err := bpfsys.Delete(maps[0], make([]byte, 4)); {
+	case errors.Is(err, unix.ENOENT):
+		return errors.New("it is not registered")
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return &hinted{errors.New("it is registered by links, and goes with them"), "l3af link show tells which there are, l3af link detach ends one"}
+	case err != nil:
+		return err
+	}
+	return c.structOpsNote("unregistered", only)
 }

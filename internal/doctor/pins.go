@@ -58,7 +58,7 @@ func (e *examination) pins(context.Context) {
 func holders(list []inspect.Holder) string {
 	names := make([]string, len(list))
 	for i, h := range list {
-		names[i] = fmt.Sprintf("%s (%d)", h.Comm, h.PID)
+		names[i] = fmt.Sprintf("%s (%d)", strings.ReplaceAll(h.Comm, "\n", " "), h.PID)
 	}
 	if len(names) == 0 {
 		return "a process that is not seen from here"

@@ -47,10 +47,10 @@ func answer(err error) Answer {
 var unprivileged bool
 
 // Unprivileged calls f, which asks, without any capability: the answers are those
-// for a user who has none. What was asked before may be remembered.
+// for a user who has none. What a process has asked before is remembered, and what it
+// asks here is remembered later: it is for processes that do nothing else.
 func Unprivileged(f func()) error {
-	runtime.LockOSThread() // capabilities are a thread's
-	defer runtime.UnlockOSThread()
+	runtime.LockOSThread() // capabilities are a thread's, and one that lacks them is of no more use
 	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var was, none [2]unix.CapUserData
 	if err := unix.Capget(&head, &was[0]); err != nil {
@@ -64,11 +64,12 @@ func Unprivileged(f func()) error {
 		return fmt.Errorf("lay capabilities aside: %w", err)
 	}
 	unprivileged = true
+	defer func() { unprivileged = false }()
 	f()
-	unprivileged = false
 	if err := unix.Capset(&head, &was[0]); err != nil {
 		return fmt.Errorf("take capabilities back: %w", err)
 	}
+	runtime.UnlockOSThread()
 	return nil
 }
 
