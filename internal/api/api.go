@@ -91,6 +91,7 @@ type Server struct {
 	configs    *configs.Host
 	meters     *configsMetrics
 	changing   chan struct{} // held by a call of L3AF's API that changes the state
+	drafting   chan struct{} // held by each that has packages in memory
 	restart    func(ctx context.Context, version string) error
 	restarting atomic.Bool
 	swagger    bool
@@ -115,6 +116,7 @@ func New(node Node, opts Options) *Server {
 		opts.Metrics = NewMetrics("")
 	}
 	s.configs, s.changing, s.restart, s.swagger = s.configsHost(opts.Configs), make(chan struct{}, 1), opts.Restart, opts.Swagger
+	s.drafting = make(chan struct{}, 4)
 	s.metrics, s.meters = opts.Metrics.handler(node, s.log, opts.Configs.Name)
 	s.mux = s.routes(func(Route) bool { return true })
 	return s

@@ -87,14 +87,24 @@ func (s *Server) configsChange(w http.ResponseWriter, r *http.Request, notes []s
 	if s.restarting.Load() {
 		return restartUnderWay()
 	}
-	// Nobody waits while packages are fetched that may be far away.
 	ctx := artifact.Once(r.Context())
+	waited := time.NewTimer(patience)
+	defer waited.Stop()
+	// Few calls keep packages at a time, which may be large.
+	select {
+	case s.drafting <- struct{}{}:
+		defer func() { <-s.drafting }()
+	case <-waited.C:
+		return busyForLong()
+	case <-ctx.Done():
+		return busyForLong() // nobody reads it
+	}
+	// Nobody waits while packages are fetched that may be far away.
 	d, err := s.draft(ctx, make)
 	if err != nil {
 		return configsProblem(err)
 	}
-	waited := time.NewTimer(patience)
-	defer waited.Stop()
+	waited.Reset(patience)
 	if err := s.takeTurn(ctx, waited.C); err != nil {
 		return err
 	}
@@ -222,8 +232,14 @@ func (s *Server) Import(ctx context.Context, store []byte, by string) error {
 	if err != nil {
 		return err
 	}
-	s.changing <- struct{}{}
-	defer func() { <-s.changing }()
+	// Where the daemon ends meanwhile, no agent is waited for.
+	defer context.AfterFunc(ctx, s.hurry)()
+	select {
+	case s.changing <- struct{}{}:
+		defer func() { <-s.changing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if c, err := s.current(ctx); c != nil || err != nil {
 		return err
 	}

@@ -206,6 +206,57 @@ func TestConfigsSlowPackage(t *testing.T) {
 	}
 }
 
+// Packages are kept of few calls at a time, however many there are.
+func TestConfigsFewDrafts(t *testing.T) {
+	asked, come := make(chan bool), make(chan bool)
+	node := &apitest.Node{Open: func(string) { asked <- true; <-come }}
+	socket, _ := serve(t, node, Options{Configs: upstreamHost()})
+	c := dial("unix", socket)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		wg.Go(func() {
+			if resp, body := do(t, c, "POST", "/l3af/configs/v1/add", strings.NewReader(payload("eth0", fmt.Sprintf("p%d", i), i))); resp.StatusCode != 200 {
+				t.Errorf("%d %s", resp.StatusCode, body)
+			}
+		})
+	}
+	for range 4 {
+		<-asked
+	}
+	select {
+	case <-asked:
+		t.Error("a fifth call fetches packages")
+		go func() { come <- true }()
+	case <-time.After(300 * time.Millisecond):
+	}
+	go func() {
+		for range asked {
+		}
+	}()
+	close(come)
+	wg.Wait()
+	close(asked)
+}
+
+// An import waits for no agents once the daemon ends.
+func TestImportHurries(t *testing.T) {
+	node := &apitest.Node{Starting: make(chan struct{})}
+	s := New(node, Options{Configs: upstreamHost()})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Import(ctx, []byte(payload("eth0", "a", 1)), "test") }()
+	<-node.Starting
+	cancel()
+	select {
+	case err := <-done:
+		if err == nil || !strings.Contains(err.Error(), "still being started") {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it still waits")
+	}
+}
+
 // While a restart is under way nothing can be changed, and nobody is told
 // otherwise.
 func TestConfigsRestart(t *testing.T) {
