@@ -109,6 +109,9 @@ type Step struct {
 	From   string `json:"from,omitempty"` // chain IDs
 	To     string `json:"to,omitempty"`
 	Error  string `json:"error,omitempty"`
+	// Unstarted says that the daemon ended while its agents were being started: the
+	// next one goes on with that.
+	Unstarted bool `json:"unstarted,omitempty"`
 }
 
 // Applied is the answer to an apply, a rollback or a plan.

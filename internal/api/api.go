@@ -86,7 +86,6 @@ type Server struct {
 	leaving   sync.WaitGroup
 	limits    limits
 	hurry     func() // see leave
-	hurried   atomic.Bool
 
 	configs    *configs.Host
 	meters     *configsMetrics
@@ -102,10 +101,7 @@ type Server struct {
 func New(node Node, opts Options) *Server {
 	s := &Server{node: node, log: opts.Log, group: opts.Group, keepAlive: 15 * time.Second,
 		limits: limits{stop: 10 * time.Second, handover: 2 * time.Minute, answer: 5 * time.Second}}
-	s.hurry = sync.OnceFunc(func() {
-		s.hurried.Store(true)
-		node.Hurry()
-	})
+	s.hurry = sync.OnceFunc(node.Hurry)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

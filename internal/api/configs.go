@@ -200,9 +200,9 @@ func (s *Server) configsTry(ctx context.Context, w http.ResponseWriter, by strin
 		return err
 	}
 	if err == nil {
-		if failed := failedOf(applied, now, edit.State); len(failed) > 0 {
+		if failed, unstarted := failedOf(applied, now, edit.State); len(failed) > 0 || unstarted {
 			reason := configs.Invalid
-			if err = errors.Join(failed...); s.hurried.Load() {
+			if err = errors.Join(failed...); err == nil {
 				err, reason = errors.New("l3afd is ending before all agents are started: send the request again"), configs.Unavailable
 			}
 			if back := s.takeBack(ctx, revision, applied.Revision, by); back != nil {
@@ -263,7 +263,11 @@ func (s *Server) Import(ctx context.Context, store []byte, by string) error {
 	if err != nil {
 		return edit.Explain(err)
 	}
-	return errors.Join(failedOf(applied, new(l3af.State), edit.State)...)
+	failed, unstarted := failedOf(applied, new(l3af.State), edit.State)
+	if unstarted {
+		failed = append(failed, errors.New("l3afd is ending before all agents are started: the next one goes on with that"))
+	}
+	return errors.Join(failed...)
 }
 
 // quoted is a text as headers can hold it.
@@ -278,11 +282,13 @@ func quoted(text string) string {
 }
 
 // failedOf are the failures that a change is to blame for: those of chains and
-// probes that it changed.
-func failedOf(a *l3af.Applied, before, after *l3af.State) []error {
-	var failed []error
+// probes that it changed. unstarted says whether there are some besides whose agents
+// the daemon, which ends, did not come to.
+func failedOf(a *l3af.Applied, before, after *l3af.State) (failed []error, unstarted bool) {
 	for _, step := range a.Failed {
-		if !reflect.DeepEqual(wantedAt(before, step.Target), wantedAt(after, step.Target)) {
+		if step.Unstarted {
+			unstarted = true
+		} else if !reflect.DeepEqual(wantedAt(before, step.Target), wantedAt(after, step.Target)) {
 			err := errors.New(step.Error)
 			// Where the kernel was asked it says so itself, with the verb that it was.
 			if _, rest, ok := strings.Cut(step.Error, " "); !ok || !strings.HasPrefix(rest, step.Target+": ") {
@@ -291,7 +297,7 @@ func failedOf(a *l3af.Applied, before, after *l3af.State) []error {
 			failed = append(failed, err)
 		}
 	}
-	return failed
+	return failed, unstarted
 }
 
 // wantedAt is what a state wants at a target; nil when it wants nothing.

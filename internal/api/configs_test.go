@@ -249,7 +249,7 @@ func TestImportHurries(t *testing.T) {
 	cancel()
 	select {
 	case err := <-done:
-		if err == nil || !strings.Contains(err.Error(), "still being started") {
+		if err == nil || !strings.Contains(err.Error(), "is ending before all agents are started") {
 			t.Error(err)
 		}
 	case <-time.After(10 * time.Second):
@@ -416,7 +416,7 @@ func TestFailureNamesItsPlaceOnce(t *testing.T) {
 		"agent of a: start: exit status 3":                   "attach xdp/eth0: agent of a: start: exit status 3",
 		"replace xdp/eth0: agent of a: start: exit status 3": "replace xdp/eth0: agent of a: start: exit status 3",
 	} {
-		failed := failedOf(&l3af.Applied{Failed: []l3af.Step{{Verb: "attach", Target: "xdp/eth0", Error: step}}}, new(l3af.State), after)
+		failed, _ := failedOf(&l3af.Applied{Failed: []l3af.Step{{Verb: "attach", Target: "xdp/eth0", Error: step}}}, new(l3af.State), after)
 		if len(failed) != 1 || failed[0].Error() != want {
 			t.Errorf("%q: %q, want %q", step, failed, want)
 		}

@@ -24,9 +24,11 @@ func TestAnswersWhileStopping(t *testing.T) {
 		{"PUT", "/v1/state", `{"apiVersion":"l3af/v1","chains":[{"interface":"eth0","hook":"xdp","programs":[{"name":"a","package":"builtin:stats"}]}]}`,
 			200, "xdp/eth0: its agents are still being started", 1, 1},
 		{"POST", "/l3af/configs/v1/update", payload("eth0", "a", 1), 503, "l3afd is ending before all agents are started: send the request again", 2, 0},
+		// What is wrong besides is told.
+		{"POST", "/l3af/configs/v1/add", payload("eth1", "a", 1), 422, "attach xdp/eth1: load: refused", 2, 0},
 	} {
 		t.Run(c.path, func(t *testing.T) {
-			node := &apitest.Node{Starting: make(chan struct{})}
+			node := &apitest.Node{Starting: make(chan struct{}), Fails: "xdp/eth1"}
 			socket, stop := serve(t, node, Options{Configs: upstreamHost()}, func(s *Server) {
 				s.limits = limits{stop: 10 * time.Millisecond, answer: time.Minute}
 			})

@@ -114,7 +114,7 @@ func (r *round) agents(w *want, first func() error) (up bool, err error) {
 		n.agents.Want(spec)
 	}
 	if busy = busy || len(idle) > 0; busy {
-		n.pending[w.target] = starting{w.made.id, specs}
+		n.pending[w.target] = starting{w.made.id, specs, r.have[w.target].ID == w.made.id}
 	}
 	return !busy && err == nil, err
 }
@@ -265,7 +265,7 @@ func (r *round) agentsAgain(w *want) {
 	}
 	for _, spec := range specs {
 		if r.n.agents.Again(spec) {
-			r.n.pending[w.target] = starting{w.made.id, specs}
+			r.n.pending[w.target] = starting{w.made.id, specs, true}
 		}
 	}
 }
@@ -302,27 +302,36 @@ func (n *Node) Hurry() { n.hurry() }
 type starting struct {
 	id    string // of the chain that they are wanted for
 	specs []*agent.Spec
+	runs  bool // it does: nothing but the agents is not as it is wanted
 }
 
 // awaitAgents returns when no agent is being started any more that the last
-// reconcile left, or nobody is to wait longer: left are the targets then that
-// wait for theirs. n.mu is held, but not meanwhile: others look after what else
-// there is, and leave the targets alone that are waited for.
-func (n *Node) awaitAgents() (left []l3af.Step) {
+// reconcile left, or nobody is to wait longer, which cut tells. n.mu is held, but not
+// meanwhile: others look after what else there is, and leave the targets alone that
+// are waited for.
+func (n *Node) awaitAgents() (cut bool) {
 	var specs []*agent.Spec
 	n.awaited = map[host.Target]bool{}
 	for t, s := range n.pending {
 		n.awaited[t] = true
 		specs = append(specs, s.specs...)
-		left = append(left, l3af.Step{Verb: verbAttach, Target: t.String(), To: s.id,
-			Error: t.String() + ": its agents are still being started, and l3afd is ending: the next one goes on with that"})
 	}
 	n.mu.Unlock()
 	err := n.agents.Wait(n.hurried, specs)
 	n.mu.Lock()
 	n.awaited = nil
-	if err == nil && !n.closed {
-		return nil
+	return err != nil || n.closed
+}
+
+// unstarted are the targets that do not run what is wanted since agents are still
+// being started.
+func (n *Node) unstarted() []l3af.Step {
+	var left []l3af.Step
+	for t, s := range n.pending {
+		if !s.runs {
+			left = append(left, l3af.Step{Verb: verbAttach, Target: t.String(), To: s.id, Unstarted: true,
+				Error: t.String() + ": its agents are still being started, and l3afd is ending: the next one goes on with that"})
+		}
 	}
 	slices.SortFunc(left, func(a, b l3af.Step) int { return strings.Compare(a.Target, b.Target) })
 	return left

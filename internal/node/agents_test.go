@@ -212,6 +212,33 @@ func TestApplyCutOff(t *testing.T) {
 	}
 }
 
+// What runs as it is wanted, and has an agent that is told something new, has not
+// failed where that takes too long.
+func TestApplyCutOffUpdate(t *testing.T) {
+	r := newRig(t)
+	defer r.endAgents()
+	r.k.Point = nil
+	enough := filepath.Join(r.dir, "enough")
+	a := l3af.Agent{Start: []string{"daemon"}, Daemon: true}
+	r.apply(withAgent(a))
+	a.Update = []string{"init", "slow", enough}
+	answers := make(chan *l3af.Applied)
+	go func() {
+		applied, err := r.n.Apply(context.Background(), withAgent(a), "test", -1)
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- applied
+	}()
+	r.n.Hurry()
+	if got := <-answers; got.Revision != 2 || len(got.Failed) > 0 {
+		t.Errorf("%+v", got)
+	}
+	if err := os.WriteFile(enough, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A daemon is there as long as its program is, whatever becomes of the node.
 func TestAgentStays(t *testing.T) {
 	r := newRig(t)

@@ -158,14 +158,17 @@ func (n *Node) change(ctx context.Context, by string, ifRevision int, check func
 	clear(n.refused)
 	applied.Steps = append([]l3af.Step{}, n.reconcile(context.WithoutCancel(ctx), true)...)
 	for len(n.pending) > 0 {
-		if left := n.awaitAgents(); left != nil {
-			left = slices.DeleteFunc(left, func(s l3af.Step) bool { // it is known already
+		cut := n.awaitAgents()
+		if !n.closed {
+			applied.Steps = append(applied.Steps, n.reconcile(context.WithoutCancel(ctx), false)...)
+		}
+		if cut {
+			left := slices.DeleteFunc(n.unstarted(), func(s l3af.Step) bool { // it is known already
 				return slices.ContainsFunc(n.last, func(f l3af.Step) bool { return f.Target == s.Target })
 			})
 			applied.Revision, applied.Failed = n.revs.latest, slices.Concat(n.last, left)
 			return applied, nil
 		}
-		applied.Steps = append(applied.Steps, n.reconcile(context.WithoutCancel(ctx), false)...)
 	}
 	applied.Revision, applied.Failed = n.revs.latest, n.last
 	return applied, nil

@@ -25,7 +25,7 @@ func Reconcile(n *Node) {
 func settle(n *Node) []l3af.Step {
 	steps := n.reconcile(context.Background(), true)
 	for len(n.pending) > 0 {
-		if n.awaitAgents() != nil {
+		if n.awaitAgents() {
 			panic("the node is closed")
 		}
 		steps = append(steps, n.reconcile(context.Background(), false)...)

@@ -80,7 +80,7 @@ func (n *Node) apply(s *l3af.State, by string, ifRevision int) (*l3af.Applied, e
 		case <-n.hurry():
 		}
 		for _, step := range a.Steps {
-			step.Error = step.Target + ": its agents are still being started"
+			step.Error, step.Unstarted = step.Target+": its agents are still being started", true
 			a.Failed = append(a.Failed, step)
 		}
 		a.Steps = nil
