@@ -286,9 +286,11 @@ func quoted(text string) string {
 // the daemon, which ends, did not come to.
 func failedOf(a *l3af.Applied, before, after *l3af.State) (failed []error, unstarted bool) {
 	for _, step := range a.Failed {
-		if step.Unstarted {
+		switch {
+		case reflect.DeepEqual(wantedAt(before, step.Target), wantedAt(after, step.Target)):
+		case step.Unstarted:
 			unstarted = true
-		} else if !reflect.DeepEqual(wantedAt(before, step.Target), wantedAt(after, step.Target)) {
+		default:
 			err := errors.New(step.Error)
 			// Where the kernel was asked it says so itself, with the verb that it was.
 			if _, rest, ok := strings.Cut(step.Error, " "); !ok || !strings.HasPrefix(rest, step.Target+": ") {

@@ -423,6 +423,19 @@ func TestFailureNamesItsPlaceOnce(t *testing.T) {
 	}
 }
 
+// A change answers for what it changed: not for agents of others that the daemon,
+// which ends, did not come to.
+func TestFailureOfOthers(t *testing.T) {
+	both := &l3af.State{Chains: []l3af.Chain{{Interface: "eth0", Hook: l3af.XDP}, {Interface: "eth1", Hook: l3af.XDP}}}
+	first := &l3af.State{Chains: both.Chains[:1]}
+	for target, want := range map[string]bool{"xdp/eth0": false, "xdp/eth1": true} {
+		step := l3af.Step{Verb: "attach", Target: target, Error: target + ": its agents are still being started", Unstarted: true}
+		if failed, unstarted := failedOf(&l3af.Applied{Failed: []l3af.Step{step}}, first, both); len(failed) > 0 || unstarted != want {
+			t.Errorf("%s: %v, %v", target, failed, unstarted)
+		}
+	}
+}
+
 // The page has everything that the description has, and needs nothing else.
 func TestSwagger(t *testing.T) {
 	socket, _ := serve(t, new(apitest.Node), Options{Swagger: true})
