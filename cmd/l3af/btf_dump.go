@@ -121,16 +121,13 @@ func (c *call) btfSource(o *btfDumpOptions) (*types, error) {
 var errNoTypes = errors.New("it has no BTF")
 
 func (c *call) btfOfProgram() (*types, error) {
-	programs, err := c.selectPrograms()
+	p, err := c.selectProgram()
 	if err != nil {
 		return nil, err
 	}
-	defer closeAll(programs)
-	if len(programs) > 1 {
-		return nil, fmt.Errorf("%d programs are meant: say which by its id", len(programs))
-	}
+	defer p.Close()
 	var info bpfsys.ProgInfo
-	if err := bpfsys.Info(programs[0], &info); err != nil {
+	if err := bpfsys.Info(p, &info); err != nil {
 		return nil, fmt.Errorf("program: %w", err)
 	}
 	if info.BTFID == 0 {
@@ -141,16 +138,13 @@ func (c *call) btfOfProgram() (*types, error) {
 }
 
 func (c *call) btfOfMap() (*types, error) {
-	maps, err := c.selectMaps()
+	m, err := c.selectMap()
 	if err != nil {
 		return nil, err
 	}
-	defer closeAll(maps)
-	if len(maps) > 1 {
-		return nil, fmt.Errorf("%d maps are meant: say which by its id", len(maps))
-	}
+	defer m.Close()
 	var info bpfsys.MapInfo
-	if err := bpfsys.Info(maps[0], &info); err != nil {
+	if err := bpfsys.Info(m, &info); err != nil {
 		return nil, fmt.Errorf("map: %w", err)
 	}
 	key, value := rawbtf.ID(info.BTFKeyTypeID), rawbtf.ID(info.BTFValueTypeID)

@@ -37,15 +37,10 @@ func (c *call) iterPin() error {
 	}
 	var over *ebpf.Map
 	if c.take("map") {
-		maps, err := c.selectMaps()
-		if err != nil {
+		if over, err = c.selectMap(); err != nil {
 			return err
 		}
-		defer closeAll(maps)
-		if len(maps) > 1 {
-			return fmt.Errorf("%d maps are meant: say which by its id", len(maps))
-		}
-		over = maps[0]
+		defer over.Close()
 	}
 	if err := c.end(); err != nil {
 		return err

@@ -81,15 +81,11 @@ func (c *call) eventOptions() (o eventOptions, err error) {
 }
 
 func (c *call) mapEvents(count uint) error {
-	maps, err := c.selectMaps()
+	m, err := c.selectMap()
 	if err != nil {
 		return err
 	}
-	defer closeAll(maps)
-	if len(maps) > 1 {
-		return fmt.Errorf("%d maps are meant: say which by its id", len(maps))
-	}
-	m := maps[0]
+	defer m.Close()
 	o, err := c.eventOptions()
 	if err != nil {
 		return err

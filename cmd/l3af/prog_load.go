@@ -216,15 +216,12 @@ func (c *call) loadMap(l *loading) error {
 	default:
 		return &usageError{"which map of the object is meant?", "there is idx and name"}
 	}
-	maps, err := c.selectMaps()
+	m, err := c.selectMap()
 	if err != nil {
 		return err
 	}
-	l.given = append(l.given, maps...)
-	if len(maps) > 1 {
-		return fmt.Errorf("%d maps are meant: say which by its id", len(maps))
-	}
-	return l.Replace(name, maps[0])
+	l.given = append(l.given, m)
+	return l.Replace(name, m)
 }
 
 func (c *call) loadDevice(bind func(ifindex uint32) error) (func() error, error) {

@@ -36,19 +36,6 @@ attached with l3af net attach and l3af cgroup attach.`,
 	run:   func(c *call) error { return c.progAttach(false) },
 }}
 
-// selectProgram takes a selector that means one program; the caller closes it.
-func (c *call) selectProgram() (*ebpf.Program, error) {
-	list, err := c.selectPrograms()
-	if err != nil {
-		return nil, err
-	}
-	if len(list) > 1 {
-		closeAll(list)
-		return nil, fmt.Errorf("%d programs are meant: say which by its id", len(list))
-	}
-	return list[0], nil
-}
-
 func (c *call) progPin() error {
 	p, err := c.selectProgram()
 	if err != nil {
@@ -127,15 +114,12 @@ func (c *call) progAttach(attach bool) error {
 	}
 	target := 0 // this network namespace
 	if t != ebpf.AttachFlowDissector {
-		maps, err := c.selectMaps()
+		m, err := c.selectMap()
 		if err != nil {
 			return err
 		}
-		defer closeAll(maps)
-		if len(maps) > 1 {
-			return fmt.Errorf("%d maps are meant: say which by its id", len(maps))
-		}
-		target = maps[0].FD()
+		defer m.Close()
+		target = m.FD()
 	}
 	if err := c.end(); err != nil {
 		return err

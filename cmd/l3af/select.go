@@ -57,6 +57,30 @@ func (c *call) selectLinks() ([]link.Link, error) {
 	return selected(c, linkSelection, inspect.OpenLinks)
 }
 
+// selectProgram takes a selector that means one program; the caller closes it.
+func (c *call) selectProgram() (*ebpf.Program, error) {
+	list, err := c.selectPrograms()
+	return single(progSelection, list, err)
+}
+
+// selectMap is selectProgram for a map.
+func (c *call) selectMap() (*ebpf.Map, error) {
+	list, err := c.selectMaps()
+	return single(mapSelection, list, err)
+}
+
+// single is the one object of a list, which is closed where there are more.
+func single[T interface{ Close() error }](of selection, list []T, err error) (one T, _ error) {
+	if err != nil {
+		return one, err
+	}
+	if len(list) > 1 {
+		closeAll(list)
+		return one, fmt.Errorf("%d %ss are meant: say which by its id", len(list), of.noun)
+	}
+	return list[0], nil
+}
+
 func selected[T any](c *call, of selection, open func(inspect.Selector) ([]T, error)) ([]T, error) {
 	s, err := c.selector(of)
 	if err != nil {

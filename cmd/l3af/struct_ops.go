@@ -54,16 +54,20 @@ read.`,
 	}
 }
 
+// structOps reads what the selector means that ends the line.
+func (c *call) structOps() (s inspect.Selector, list []inspect.StructOps, err error) {
+	if s, err = c.lastSelector(structOpsSelection); err != nil {
+		return s, nil, err
+	}
+	if list, err = inspect.StructOpsMaps(s); err != nil {
+		return s, nil, structOpsSelection.explain(s, err)
+	}
+	return s, list, c.found(structOpsSelection, s, len(list))
+}
+
 func (c *call) structOpsShow() error {
-	s, err := c.lastSelector(structOpsSelection)
+	s, list, err := c.structOps()
 	if err != nil {
-		return err
-	}
-	list, err := inspect.StructOpsMaps(s)
-	if err != nil {
-		return structOpsSelection.explain(s, err)
-	}
-	if err := c.found(structOpsSelection, s, len(list)); err != nil {
 		return err
 	}
 	return answerList(c, list, s.By != inspect.All, func(w io.Writer) error {
@@ -120,23 +124,20 @@ func (c *call) structOpsRegister() error {
 			return fmt.Errorf("link of %s: %w", name, err)
 		}
 		id, _ := info.ID()
-		if err := c.structOpsNote("registered", inspect.Selector{By: inspect.ID, ID: uint32(id)}); err != nil {
+		list, err := inspect.StructOpsMaps(inspect.Selector{By: inspect.ID, ID: uint32(id)})
+		if err != nil {
 			return err
 		}
+		c.structOpsNote("registered", list[0])
 	}
 	return c.done()
 }
 
 // structOpsNote tells people what was done with one; JSON has null.
-func (c *call) structOpsNote(done string, s inspect.Selector) error {
-	list, err := inspect.StructOpsMaps(s)
-	if err != nil || c.opts.asJSON(c.app) {
-		return err
-	}
-	for _, o := range list {
+func (c *call) structOpsNote(done string, o inspect.StructOps) {
+	if !c.opts.asJSON(c.app) {
 		fmt.Fprintf(c.err, "%s %s %s id %d\n", done, o.Kernel, o.Name, o.ID)
 	}
-	return nil
 }
 
 func (c *call) structOpsUnregister() error {
@@ -155,8 +156,10 @@ func (c *call) structOpsUnregister() error {
 	}
 	var errs []error // one that cannot be taken keeps none of the others
 	for _, o := range list {
-		if err := c.unregister(o.ID); err != nil {
+		if err := unregister(o.ID); err != nil {
 			errs = append(errs, fmt.Errorf("unregister %s id %d: %w", o.Name, o.ID, err))
+		} else {
+			c.structOpsNote("unregistered", o)
 		}
 	}
 	if len(errs) > 0 {
@@ -165,7 +168,7 @@ func (c *call) structOpsUnregister() error {
 	return c.done()
 }
 
-func (c *call) unregister(id uint32) error {
+func unregister(id uint32) error {
 	only := inspect.Selector{By: inspect.ID, ID: id}
 	maps, err := inspect.OpenMaps(only)
 	if err != nil {
@@ -177,8 +180,7 @@ func (c *call) unregister(id uint32) error {
 		return errors.New("it is not registered")
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return &hinted{errors.New("it is registered by links, and goes with them"), "l3af link show tells which there are, l3af link detach ends one"}
-	case err != nil:
+	default:
 		return err
 	}
-	return c.structOpsNote("unregistered", only)
 }

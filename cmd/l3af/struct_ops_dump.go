@@ -38,15 +38,8 @@ type structOpsInfo struct {
 }
 
 func (c *call) structOpsDump() error {
-	s, err := c.lastSelector(structOpsSelection)
+	s, list, err := c.structOps()
 	if err != nil {
-		return err
-	}
-	list, err := inspect.StructOpsMaps(s)
-	if err != nil {
-		return structOpsSelection.explain(s, err)
-	}
-	if err := c.found(structOpsSelection, s, len(list)); err != nil {
 		return err
 	}
 	all := []any{}

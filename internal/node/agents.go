@@ -22,13 +22,19 @@ type agentOf struct {
 // agentKey tells the agents of a machine apart.
 func agentKey(t host.Target, program string) string { return t.String() + "/" + program }
 
+// splitKey is the inverse of agentKey.
+func splitKey(key string) (target, program string) {
+	i := strings.LastIndexByte(key, '/')
+	return key[:i], key[i+1:]
+}
+
 func (n *Node) openAgents() (*agent.Supervisor, error) {
 	return agent.Open(agent.Options{
 		Dir: filepath.Join(n.opts.Dir, "agents"), Log: n.log, Poll: n.opts.AgentPoll,
 		Changed: n.wake,
 		Event: func(key, message string) {
-			i := strings.LastIndexByte(key, '/')
-			n.events.publish(l3af.Event{Kind: eventAgent, Target: key[:i], Message: key[i+1:] + ": " + message})
+			target, program := splitKey(key)
+			n.events.publish(l3af.Event{Kind: eventAgent, Target: target, Message: program + ": " + message})
 		},
 	})
 }
@@ -51,8 +57,8 @@ func (n *Node) specs(w *want) []*agent.Spec {
 func (n *Node) planAgents(wants []want, runs func(*want) bool) ([]l3af.AgentStep, error) {
 	var steps []l3af.AgentStep
 	add := func(verb, key string) {
-		i := strings.LastIndexByte(key, '/')
-		steps = append(steps, l3af.AgentStep{Verb: verb, Target: key[:i], Program: key[i+1:]})
+		target, program := splitKey(key)
+		steps = append(steps, l3af.AgentStep{Verb: verb, Target: target, Program: program})
 	}
 	wanted, left := map[string]bool{}, map[string]bool{}
 	for i := range wants {
@@ -72,7 +78,7 @@ func (n *Node) planAgents(wants []want, runs func(*want) bool) ([]l3af.AgentStep
 		}
 	}
 	for _, key := range n.agents.Keys() {
-		if !wanted[key] && !left[key[:strings.LastIndexByte(key, '/')]] {
+		if target, _ := splitKey(key); !wanted[key] && !left[target] {
 			add(agent.Stop, key)
 		}
 	}
@@ -289,7 +295,8 @@ func (r *round) leaveAgents() {
 		}
 	}
 	n.agents.Keep(func(key string) bool {
-		return wanted[key] || left[key[:strings.LastIndexByte(key, '/')]]
+		target, _ := splitKey(key)
+		return wanted[key] || left[target]
 	})
 }
 
